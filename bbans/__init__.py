@@ -1,0 +1,112 @@
+"""Lossless image compression with bits-back coding from a VAE.
+
+    data = bbans.compress(image)       # a Pillow image, or a NumPy array uint8 [h, w], [h, w, 1] or [h, w, 3]
+    image = bbans.decompress(data)     # a Pillow image of mode L or RGB; np.asarray(image) gives the array
+
+The public names of the package, and nothing else: NumPy, Pillow and torch are loaded by the first call that needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from bbans.errors import (
+    BadFile,
+    BadImage,
+    BadModel,
+    BadOutput,
+    BbansError,
+    DecodedDiffers,
+    InexactDevice,
+    ModelMissing,
+    OutOfBits,
+    TooLarge,
+    UnsupportedVersion,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from PIL.Image import Image
+
+    from bbans.zoo import Model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadFile",
+    "BadImage",
+    "BadModel",
+    "BadOutput",
+    "BbansError",
+    "DecodedDiffers",
+    "InexactDevice",
+    "ModelMissing",
+    "OutOfBits",
+    "TooLarge",
+    "UnsupportedVersion",
+    "__version__",
+    "compress",
+    "decompress",
+]
+
+Device = Literal["auto", "cpu", "cuda"]
+
+_models: dict[tuple[Any, ...], Model] = {}
+
+
+def compress(
+    image: Image | np.ndarray[Any, Any],
+    *,
+    model: Model | str | Path | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> bytes:
+    """The bytes of a .bbans file that holds the pixels of `image` exactly, and nothing but the pixels.
+
+    image: a Pillow image of mode L or RGB, or an array uint8 [h, w], [h, w, 1] or [h, w, 3].
+    model: a name, a folder, or what `bbans.zoo.load` returned; None is the default model, `photo`.
+    device, threads: where the networks run; the bytes don't depend on it. A loaded model is kept for the next call.
+
+    Raises `BadImage`, `TooLarge`, `ModelMissing`.
+    """
+    from bbans.image.files import read_picture
+    from bbans.image.picture import compress_picture
+
+    picture = read_picture(image)
+    if model is None or not hasattr(model, "id"):
+        from bbans.zoo import load
+
+        key = (str(model), device, threads)
+        if key not in _models:
+            _models[key] = load(model, device=device, threads=threads)
+        model = _models[key]
+    return compress_picture(picture, model)[0]
+
+
+def decompress(
+    data: bytes,
+    *,
+    search: Path | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> Image:
+    """The picture in the bytes of a .bbans file, as a Pillow image of mode L or RGB; `np.asarray` makes an array of it.
+
+    search: a folder in which to look for the model, besides the shipped ones and those in BBANS_MODELS.
+
+    Raises `BadFile`, `UnsupportedVersion`, `ModelMissing`, `DecodedDiffers`.
+    """
+    from bbans.image.files import to_pillow
+    from bbans.image.picture import decompress_picture
+
+    def find(model_id: bytes) -> Model:
+        from bbans.zoo import load_by_id
+
+        key = (model_id, search, device, threads)
+        if key not in _models:
+            _models[key] = load_by_id(model_id, search=search, device=device, threads=threads)
+        return _models[key]
+
+    return to_pillow(decompress_picture(data, find))

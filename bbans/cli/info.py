@@ -1,0 +1,60 @@
+"""`bbans info` and `bbans models`: what files say of themselves, and which models there are. Decodes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bbans.cli import shared
+
+
+@click.command()
+@shared.inputs_argument
+@shared.json_option
+def info(inputs: tuple[Path, ...], as_json: bool) -> None:
+    """Tell what .bbans files hold, from their headers alone."""
+    from bbans.zoo import available
+
+    names = {model.id: model.name for model in available()}
+
+    def one(path: Path) -> None:
+        from bbans.image.container import VERSION, Header
+        from bbans.image.files import naming, read_bytes
+
+        data = read_bytes(path)
+        with naming(path):
+            header = Header.parse(data)
+        record = {
+            "input": str(path),
+            "bytes": len(data),
+            "version": VERSION,
+            "width": header.width,
+            "height": header.height,
+            "mode": header.mode,
+            "dims": header.dims,
+            "tiles": len(header.tiles),
+            "model": names.get(header.model_id),
+            "model_id": header.model_id.hex(),
+            "total": 8 * len(data) / header.dims,
+        }
+        if as_json:
+            shared.say_json(record)
+        else:
+            name = record["model"] or f"{record['model_id']} (not found here)"
+            tiles = "1 tile" if len(header.tiles) == 1 else f"{len(header.tiles)} tiles"
+            shared.say(
+                f"{path}: {header.width} x {header.height} {header.mode}, {tiles}, model {name}, "
+                f"{len(data)} bytes, {record['total']:.3f} bits per dim"
+            )
+
+    shared.for_each(inputs, one)
+
+
+@click.command()
+def models() -> None:
+    """List the models that are found: the shipped ones, and those in the folders of BBANS_MODELS."""
+    from bbans.zoo import available
+
+    for model in available():
+        shared.say(f"{model.name:<16} {model.id.hex()}  {model.bytes / 1e6:6.2f} MB  {model.path}")

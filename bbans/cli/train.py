@@ -1,0 +1,51 @@
+"""`bbans train`: a thin command over `bbans.train.run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("family", metavar="FAMILY")
+@click.argument("data", metavar="DATA...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder of the run."
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe.toml.  [default: the family's own]",
+)
+@click.option(
+    "--validation",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Pictures to validate on, as DATA. May be given several times.",
+)
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="What the lines of .txt lists are relative to.  [default: the list's folder]",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
+)
+def train(
+    family: str,
+    data: tuple[Path, ...],
+    output: Path,
+    config: Path | None,
+    validation: tuple[Path, ...],
+    root: Path | None,
+    device: str,
+) -> None:
+    """Train a model of a FAMILY, such as photo, on your own pictures.
+
+    DATA are image files, folders of them, or .txt lists of paths. The result is a folder that `bbans compress -m`
+    takes. A run that was cut off resumes where its last checkpoint is, by the same command.
+    """
+    from bbans.train.run import main_train
+
+    main_train(family, list(data), output, config=config, validation=list(validation), root=root, device=device)

@@ -1,0 +1,125 @@
+"""From a trained float network to integers: calibration, power-of-two scales, and the proof that all sums are exact.
+
+Knows `Conv` layers by their names and scales; what the network is for is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bbans.errors import BadModel
+from bbans.exact.layers import ACTIVATION_MAX, EXACT_LIMIT, PARAMETER_MAX, IntConv
+from bbans.vae.layers import Conv
+
+INPUT_DIGITS = 6  # `input` values are integers divided by 2^6
+WEIGHT_MAX = (1 << 15) - 1
+CLIPPED = 1e-5  # the share of calibration activations that may be clipped
+
+
+def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
+    """Binary digits after the point for each named scale, such that the activations seen during `run()` fit."""
+    seen: dict[str, list[Tensor]] = {}
+
+    def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        assert isinstance(layer, Conv)
+        magnitudes = output.detach().abs().flatten().float()
+        count = max(1, round(CLIPPED * magnitudes.numel()))
+        seen.setdefault(layer.target, []).append(magnitudes.topk(count).values[-1])
+
+    handles = [m.register_forward_hook(hook) for m in network.modules() if isinstance(m, Conv)]
+    try:
+        with torch.inference_mode():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    digits = {"input": INPUT_DIGITS}
+    for name, values in seen.items():
+        if name != "params":
+            largest = float(torch.stack(values).max())
+            digits[name] = int(torch.floor(torch.log2(torch.tensor(ACTIVATION_MAX / max(largest, 1e-6)))))
+    return digits
+
+
+def quantise(
+    network: nn.Module, digits: Mapping[str, int], params_digits: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """Integer weights, biases and shifts of every `Conv`, as tensors to be saved.
+
+    Each output channel gets the finest weights for which max|a| sum|w| + |b| stays below 2^24, so a network that can't
+    be exact can't be made. `params_digits`: digits of the output channels of layers that end in `params`, by name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, layer in network.named_modules():
+        if not isinstance(layer, Conv):
+            continue
+        assert layer.bias is not None
+        weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+        source = digits[layer.source]
+        if layer.target == "params":
+            target = torch.tensor(params_digits[name])
+        else:
+            target = torch.full((len(weight),), digits[layer.target])
+        limit = EXACT_LIMIT / 2.0**source - 1  # leave room for rounding weights, bias and the half
+        mass = ACTIVATION_MAX / 2.0**source * weight.abs().flatten(1).sum(1) + bias.abs()
+        fits_sum = torch.floor(torch.log2(limit / mass.clamp_min(1e-9)))
+        fits_weight = torch.floor(torch.log2(WEIGHT_MAX / weight.abs().flatten(1).amax(1).clamp_min(1e-9)))
+        weight_digits = torch.minimum(fits_sum, fits_weight).clamp(max=14).to(torch.int32)
+        while True:
+            w = torch.round(weight * torch.exp2(weight_digits.double())[:, None, None, None])
+            b = torch.round(bias * torch.exp2((weight_digits + source).double()))
+            shift = weight_digits + source - target.to(torch.int32)
+            too_large = _bound(w, b, shift) >= EXACT_LIMIT
+            if not bool(too_large.any()):
+                break
+            weight_digits = weight_digits - too_large.to(torch.int32)
+        if bool((shift < 1).any()):
+            raise BadModel(f"{name}: weights are too large to be exact at this scale")
+        tensors[f"{name}.weight"] = w.to(torch.int16)
+        tensors[f"{name}.bias"] = b.to(torch.int32)
+        tensors[f"{name}.shift"] = shift.to(torch.int32)
+    return tensors
+
+
+def _bound(weight: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
+    """The largest magnitude that any partial sum of each output channel can take, in units of its last place."""
+    return (
+        ACTIVATION_MAX * weight.abs().double().flatten(1).sum(1)
+        + bias.abs().double()
+        + torch.exp2(shift.double() - 1)
+    )
+
+
+def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Replace every `Conv` of the network by its `IntConv`. Raises `BadModel` when a bound is broken."""
+    for name, layer in [(n, m) for n, m in network.named_modules() if isinstance(m, Conv)]:
+        try:
+            weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        except KeyError as error:
+            raise BadModel(f"the model lacks the tensor {error}") from error
+        if weight.shape != layer.weight.shape or bool((_bound(weight, bias, shift) >= EXACT_LIMIT).any()):
+            raise BadModel(f"{name}: the model's weights are not exact or of the wrong shape")
+        highest = PARAMETER_MAX if layer.target == "params" else ACTIVATION_MAX
+        exact = IntConv(
+            weight,
+            bias,
+            shift,
+            stride=layer.stride[0],
+            lowest=0 if layer.relu else -highest,
+            highest=highest,
+        )
+        parent_name, _, child = name.rpartition(".")
+        setattr_child(network.get_submodule(parent_name), child, exact)
+
+
+def setattr_child(parent: nn.Module, child: str, module: nn.Module) -> None:
+    """Put a module into its parent, which may be a list."""
+    if isinstance(parent, nn.Sequential | nn.ModuleList):
+        parent[int(child)] = module
+    else:
+        setattr(parent, child, module)
+
+

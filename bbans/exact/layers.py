@@ -1,0 +1,69 @@
+"""The integer twin of `bbans.vae.layers.Conv`, and the settings under which it is exact.
+
+Weights are integers times a power of two for each output channel, so that a convolution's sums are multiples of that
+power; `floor` and `clamp` then make integers again. Nothing else is allowed: no division, no exp, no mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATION_MAX = 1023
+PARAMETER_MAX = (1 << 15) - 1
+EXACT_LIMIT = 1 << 24  # float32 holds every integer up to here
+
+
+class IntConv(nn.Module):
+    """`clamp(floor(conv(x) + 1/2) + add)` on integers in a float tensor; call it as a `Conv`.
+
+    weight: int16 [out, in, k, k]; bias: int32 [out]; shift: int32 [out], the power of two that divides each output.
+    lowest, highest: the range that outputs are clamped to.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, *, stride: int, lowest: int, highest: int) -> None:
+        super().__init__()
+        power = torch.exp2(-shift.double())
+        self.register_buffer("weight", (weight.double() * power[:, None, None, None]).float())
+        self.register_buffer("bias", (bias.double() * power + 0.5).float())
+        self.stride, self.padding = stride, weight.shape[-1] // 2
+        self.lowest, self.highest = lowest, highest
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        y = self._convolve(x).floor_()
+        if add is not None:
+            y.add_(add)
+        return y.clamp_(self.lowest, self.highest)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        # cuDNN may choose Winograd or FFT, which are not exact; a matrix product is
+        n, k = x.shape[0], self.weight.shape[-1]
+        h, w = ((s + 2 * self.padding - k) // self.stride + 1 for s in x.shape[-2:])
+        columns = F.unfold(x, k, padding=self.padding, stride=self.stride)
+        return (self.weight.flatten(1) @ columns + self.bias[:, None]).view(n, -1, h, w)
+
+
+@contextlib.contextmanager
+def arithmetic() -> Iterator[None]:
+    """No gradients, no Winograd (NNPACK, at batches of 16 and more), no TF32, no reduced precision of any kind."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.inference_mode(),
+            torch.backends.nnpack.flags(enabled=False),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else contextlib.nullcontext(),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

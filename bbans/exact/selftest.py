@@ -1,0 +1,42 @@
+"""Known answers: does this device compute these networks exactly as the machine that exported them?
+
+The inputs reach the traps known: batches of 16 and more (Winograd), odd sizes, several shapes, values of the largest
+magnitude. They come from integer arithmetic alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from bbans.ans import padding
+from bbans.exact.layers import ACTIVATION_MAX, arithmetic
+from bbans.vae.photo import REGION, PhotoVAE
+
+# (batch, height, width, largest magnitude of the inputs)
+CASES = ((1, 37, 51, 200), (16, 16, 24, ACTIVATION_MAX), (3, 1, 5, ACTIVATION_MAX), (1, 64, 64, 60))
+
+
+def answers(network: PhotoVAE) -> list[int]:
+    """One hash for each of `CASES`, on the device and in the dtype of the network."""
+    like = next(b for b in network.buffers())
+    return [_hash(network, like, seed, case) for seed, case in enumerate(CASES)]
+
+
+def _hash(network: PhotoVAE, like: Tensor, seed: int, case: tuple[int, int, int, int]) -> int:
+    batch, h, w, largest = case
+    regions = (-(-h // REGION), -(-w // REGION))
+    shapes = [(6, h, w), (3, h, w), (3, h, w), (network.config.latents, *regions)]
+    inputs = []
+    for i, shape in enumerate(shapes):
+        count = batch * int(np.prod(shape))
+        values = padding(seed * 8 + i, 0, count).astype(np.int64) % (2 * largest + 1) - largest
+        x = torch.from_numpy(values.astype(np.float64).reshape(batch, *shape))
+        inputs.append(x.to(like).contiguous(memory_format=torch.channels_last))
+    digest = xxhash.xxh64()
+    with arithmetic():
+        for out in network.probe(*inputs):
+            digest.update(np.ascontiguousarray(out.to(torch.int32).cpu().numpy(), dtype="<i4").tobytes())
+    return digest.intdigest()

@@ -1,0 +1,190 @@
+"""The training loop: optimiser, schedule, EMA, checkpoints, validation. One device, or several through torchrun.
+
+A run is a folder: `checkpoint.pt` (weights, EMA, optimiser, step, random state), `log.jsonl`, and what export makes of
+it. Cut off anywhere, the same command resumes from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bbans.train.data import Crops, Mix, load_rgb
+from bbans.vae import lattice
+from bbans.vae.objectives import photo_elbo
+from bbans.vae.photo import PhotoConfig, PhotoVAE
+
+TRAIN_LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run, as in a model's recipe.toml."""
+
+    steps: int = 10_000
+    batch: int = 8
+    learning_rate: float = 2e-3
+    warmup: int = 300
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    levels: int = TRAIN_LEVELS
+    model: PhotoConfig = field(default_factory=PhotoConfig)
+    mix: Mix = field(default_factory=Mix)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then a cosine to 1 % of the peak."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+class _Loss(nn.Module):
+    """−ELBO of a batch in bits per dim, as a module, so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, model: PhotoVAE, levels: int) -> None:
+        super().__init__()
+        self.model, self.levels = model, levels
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        x = lattice.ycocg_from_rgb(rgb.int()).float().contiguous(memory_format=torch.channels_last)
+        levels, _ = photo_elbo(self.model, x, levels=self.levels)
+        parts = torch.stack([torch.stack([v.d, v.b, v.e, v.kl]) for v in levels]) / rgb.numel()
+        return parts.sum(), parts.detach()
+
+
+def validate(model: PhotoVAE, files: list[Path], device: torch.device) -> dict[str, float]:
+    """−ELBO of whole pictures in bits per dim (`float_elbo`), and its share for D, B, E and KL at the finest level."""
+    model.eval()
+    parts, dims = torch.zeros(4), 0
+    total = 0.0
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        for file in files:
+            rgb = torch.from_numpy(np.asarray(load_rgb(file)).copy()).permute(2, 0, 1)[None].to(device)
+            even = lattice.ycocg_from_rgb(rgb.int()).float().contiguous(memory_format=torch.channels_last)
+            count = max(1, math.ceil(math.log2(max(rgb.shape[-2:]) / 2)))
+            levels, rest = photo_elbo(model, even, levels=count)
+            total += float(sum(v.total() for v in levels)) + 8.0 * rest.numel()
+            parts += torch.stack([levels[0].d, levels[0].b, levels[0].e, levels[0].kl]).cpu()
+            dims += rgb.numel()
+    torch.set_rng_state(generator_state)
+    model.train()
+    names = ("d", "b", "e", "kl")
+    return {"bpd": total / dims, **{n: float(v) / dims for n, v in zip(names, parts, strict=True)}}
+
+
+def train(
+    recipe: Recipe,
+    files: list[Path],
+    validation: list[Path],
+    out: Path,
+    *,
+    device: torch.device,
+    checkpoint_minutes: float = 3.0,
+    validate_every: int = 1000,
+    stop_after: float = math.inf,
+    report: Callable[[int, dict[str, Any]], None] = lambda step, record: None,
+) -> PhotoVAE:
+    """Train or resume the run in `out`; returns the EMA model. `stop_after`: seconds after which it checkpoints and
+    returns early."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    model = PhotoVAE(recipe.model).to(device, memory_format=torch.channels_last)
+    ema = PhotoVAE(recipe.model).to(device, memory_format=torch.channels_last)
+    ema.load_state_dict(model.state_dict())
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+    start = 0
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        ema.load_state_dict(saved["ema"])
+        optimiser.load_state_dict(saved["optimiser"])
+        start = saved["step"]
+        torch.set_rng_state(saved["random"].cpu())
+    torch.manual_seed(hash((recipe.seed, rank, start)) % 2**31)
+    loss_of: nn.Module = _Loss(model, recipe.levels)
+    if world > 1:
+        loss_of = nn.parallel.DistributedDataParallel(loss_of)
+    batches = Crops(files, recipe.mix, seed=recipe.seed + 1000 * start + rank).batches(recipe.batch // world)
+
+    def save(step: int) -> None:
+        if rank:
+            return
+        state = {
+            "model": model.state_dict(),
+            "ema": ema.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "random": torch.get_rng_state(),
+            "recipe": json.dumps(asdict(recipe)),
+        }
+        torch.save(state, checkpoint.with_suffix(".tmp"))
+        checkpoint.with_suffix(".tmp").replace(checkpoint)
+
+    def log(step: int, record: dict[str, Any]) -> None:
+        if rank:
+            return
+        with (out / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **record}) + "\n")
+        report(step, record)
+
+    begun = saved_at = time.monotonic()
+    mean: Tensor | None = None
+    # gradients go through bf16 only where it is fast; validation and export are always float32
+    autocast = torch.autocast(device.type, torch.bfloat16)
+    step = start
+    for step in range(start, recipe.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        rgb = torch.from_numpy(next(batches)).to(device)
+        with autocast:
+            loss, parts = loss_of(rgb)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        if bool(torch.isfinite(norm)):
+            optimiser.step()
+        decay = min(recipe.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
+                slow.lerp_(fast, 1 - decay)
+        mean = parts if mean is None else mean.lerp(parts, 0.02)
+        done = step + 1
+        if done % 20 == 0:
+            now = {"bpd": float(mean.sum()), "kl": float(mean[:, 3].sum()), "lr": learning_rate(recipe, step)}
+            if done % 100 == 0:
+                log(done, {**now, "seconds": round(time.monotonic() - begun, 1)})
+            elif not rank:
+                report(done, now)
+        if done % validate_every == 0 and not rank and validation:
+            with contextlib.nullcontext():
+                log(done, {"validation": validate(ema, validation, device)})
+        if time.monotonic() - saved_at > 60 * checkpoint_minutes:
+            save(done)
+            saved_at = time.monotonic()
+        if time.monotonic() - begun > stop_after:
+            break
+    save(step + 1 if start < recipe.steps else start)
+    return ema

@@ -1,0 +1,90 @@
+"""The four phases of a picture, their linear predictions, and the reversible colour transform.
+
+Works on tensors that hold integers, in any dtype wide enough; every operation is exact. Shapes are [N, channels,
+height, width]. Maps of a level have the size of C; where D or B have no pixel (odd sizes) they take C's value.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+RESIDUAL_MAX = 1023  # residuals are in quarter pixels; larger ones are clipped
+
+
+def ycocg_from_rgb(rgb: Tensor) -> Tensor:
+    """YCoCg-R of integer RGB [N, 3, h, w]: Y in 0..255, Co and Cg in -255..255."""
+    r, g, b = rgb.unbind(1)
+    co = r - b
+    t = b + (co >> 1)
+    cg = g - t
+    return torch.stack([t + (cg >> 1), co, cg], 1)
+
+
+def rgb_from_ycocg(ycocg: Tensor) -> Tensor:
+    """The inverse of `ycocg_from_rgb`."""
+    y, co, cg = ycocg.unbind(1)
+    t = y - (cg >> 1)
+    b = t - (co >> 1)
+    return torch.stack([b + co, cg + t, b], 1)
+
+
+def split(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """C, D, B, E of a picture (views)."""
+    return x[..., ::2, ::2], x[..., 1::2, 1::2], x[..., ::2, 1::2], x[..., 1::2, ::2]
+
+
+def fill(phase: Tensor, c: Tensor) -> Tensor:
+    """`phase` enlarged to the size of C, with C's values where it has no pixel."""
+    if phase.shape == c.shape:
+        return phase
+    full = c.clone()
+    full[..., : phase.shape[-2], : phase.shape[-1]] = phase
+    return full
+
+
+def _shift(x: Tensor, dy: int, dx: int) -> Tensor:
+    """out[y, x] = in[y + dy, x + dx], repeating the border."""
+    h, w = x.shape[-2:]
+    rows = torch.arange(h, device=x.device).add(dy).clamp(0, h - 1)
+    columns = torch.arange(w, device=x.device).add(dx).clamp(0, w - 1)
+    if dy:
+        x = x.index_select(-2, rows)
+    if dx:
+        x = x.index_select(-1, columns)
+    return x
+
+
+def predict_d(c: Tensor) -> Tensor:
+    """Four times the mean of the four C around each D."""
+    pairs = c + _shift(c, 0, 1)
+    return pairs + _shift(pairs, 1, 0)
+
+
+def predict_b(c: Tensor, d: Tensor) -> Tensor:
+    """Four times the mean of C left and right and D above and below each B."""
+    return c + _shift(c, 0, 1) + d + _shift(d, -1, 0)
+
+
+def predict_e(c: Tensor, d: Tensor) -> Tensor:
+    """Four times the mean of C above and below and D left and right of each E."""
+    return c + _shift(c, 1, 0) + d + _shift(d, 0, -1)
+
+
+def residual(x: Tensor, prediction: Tensor) -> Tensor:
+    """4 x - prediction, clipped: what the networks see of a phase."""
+    return (4 * x - prediction).clamp(-RESIDUAL_MAX, RESIDUAL_MAX)
+
+
+def inputs_c(c: Tensor, prediction_d: Tensor) -> Tensor:
+    """What the networks see of C [N, 3, h, w]: itself, centred, and its residual against the D prediction."""
+    centred = c.clone()
+    centred[:, 0] -= 128
+    return torch.cat([centred, residual(c, prediction_d)], 1)
+
+
+def pad_even(x: Tensor) -> Tensor:
+    """Repeat the last row or column so that both sizes are even."""
+    h, w = x.shape[-2:]
+    return F.pad(x, (0, w % 2, 0, h % 2), mode="replicate") if h % 2 or w % 2 else x

@@ -1,0 +1,54 @@
+"""The one layer every network here is made of.
+
+It knows a convolution, an addend and a ReLU. It carries the *names* of the scales of its input and output, so that
+`bbans.exact` can later replace it by the same layer on integers; it knows nothing of images or distributions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Conv(nn.Conv2d):
+    """`act(conv(x) + add)`: convolution with zero padding, an optional addend, then ReLU or nothing.
+
+    Tensors that meet in an addition must have the same scale, so scales have names: `source` is that of the input,
+    `target` that of the output and of `add`. Two layers with the same `target` may be added. The name `input` is
+    reserved for integers divided by 64 and `params` for parameters of distributions (see `PhotoVAE.params_digits`).
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        *,
+        source: str,
+        target: str,
+        stride: int = 1,
+        relu: bool = True,
+    ) -> None:
+        super().__init__(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2)
+        self.source, self.target, self.relu = source, target, relu
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        y = super().forward(x)
+        if add is not None:
+            y = y + add
+        return torch.relu(y) if self.relu else y
+
+
+class Residual(nn.Module):
+    """`relu(h + conv1x1(relu(conv3x3(h))))`, which starts as the identity on non-negative h."""
+
+    def __init__(self, channels: int, *, stream: str, inner: str) -> None:
+        super().__init__()
+        self.first = Conv(channels, channels, 3, source=stream, target=inner)
+        self.second = Conv(channels, channels, 1, source=inner, target=stream)
+        nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.second(self.first(h), add=h)

@@ -1,0 +1,44 @@
+"""Log-probabilities in nats for training, in torch. The codecs of the same distributions are in `bbans.codecs`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SCALE_MIN, SCALE_MAX = -4.5, 7.375  # log2 of a logistic's scale, in pixels: the ends of the shipped table
+MEAN_UNIT = 16.0  # a network output of 1 moves a mean by 16 pixels
+
+
+def logistic_mixture_nll(params: Tensor, x: Tensor, prediction: Tensor, lo: int, hi: int) -> Tensor:
+    """−ln of a mixture of K discretised logistics (Salimans et al. 2017, PixelCNN++, eq. 1-2), open at lo and hi.
+
+    params: [N, 3K, h, w] logits (in octaves), means (in 16 pixels, relative to the prediction), log2-scales.
+    x, prediction: [N, 1, h, w] in pixels, x in lo..hi. Returns [N, 1, h, w].
+    """
+    logits, means, scales = params.float().chunk(3, 1)
+    inverse = torch.exp2(-scales.clamp(SCALE_MIN, SCALE_MAX))
+    centred = x - prediction - MEAN_UNIT * means
+    upper = (centred + 0.5) * inverse
+    lower = (centred - 0.5) * inverse
+    at_lo, at_hi = x <= lo, x >= hi
+    # log(s(u) - s(l)) = log s(u) + log s(-l) + log(1 - exp(l - u)); at an open end only the other sigmoid is left
+    log_p = F.logsigmoid(upper).masked_fill(at_hi, 0.0) + F.logsigmoid(-lower).masked_fill(at_lo, 0.0)
+    log_p = log_p + torch.log(-torch.expm1(-inverse)).masked_fill(at_lo | at_hi, 0.0)
+    log_w = F.log_softmax(logits * math.log(2.0), 1)
+    return -torch.logsumexp(log_w + log_p, 1, keepdim=True)
+
+
+def logistic_log_density(x: Tensor, mean: Tensor | float = 0.0, log2_scale: Tensor | float = 0.0) -> Tensor:
+    """ln of the density of a logistic, elementwise."""
+    log2_scale = torch.as_tensor(log2_scale, dtype=x.dtype, device=x.device)
+    t = (x - mean) * torch.exp2(-log2_scale)
+    return F.logsigmoid(t) + F.logsigmoid(-t) - log2_scale * math.log(2.0)
+
+
+def sample_logistic(mean: Tensor, log2_scale: Tensor) -> Tensor:
+    """A reparametrised sample."""
+    u = torch.rand_like(mean).clamp(1e-6, 1 - 1e-6)
+    return mean + torch.exp2(log2_scale) * torch.logit(u)

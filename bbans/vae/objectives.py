@@ -1,0 +1,93 @@
+"""The objective: −ELBO, its parts kept apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bbans.vae import lattice, likelihoods
+from bbans.vae.photo import PHASES, PhotoVAE
+
+RANGES = ((0, 255), (-255, 255), (-255, 255))  # Y, Co, Cg
+INPUT_SCALE = 1 / 64
+POSTERIOR_SCALE_RANGE = (-5.0, 1.0)  # log2, in units of the prior
+
+
+@dataclass
+class Level:
+    """−ELBO of one level in bits, summed over the batch: one likelihood for each phase, and the KL of z."""
+
+    d: Tensor
+    b: Tensor
+    e: Tensor
+    kl: Tensor
+
+    def total(self) -> Tensor:
+        return self.d + self.b + self.e + self.kl
+
+
+def photo_level(model: PhotoVAE, x: Tensor, *, grey: bool = False) -> tuple[Level, Tensor]:
+    """−ELBO of a level of pictures x [N, 3, h, w] (YCoCg as float), and C, the next level's pictures.
+
+    With `grey`, only Y counts. Source: Kingma & Welling 2014, eq. 2, by one sample.
+    """
+    c, d_pixels, b_pixels, e_pixels = lattice.split(x)
+    d, b = lattice.fill(d_pixels, c), lattice.fill(b_pixels, c)
+    pd, pb, pe = lattice.predict_d(c), lattice.predict_b(c, d), lattice.predict_e(c, d)
+    see_c = lattice.inputs_c(c, pd) * INPUT_SCALE
+    see_d = lattice.residual(d, pd) * INPUT_SCALE
+    see_b = lattice.residual(b, pb) * INPUT_SCALE
+    size = (c.shape[-2], c.shape[-1])
+
+    regions = model.regions(see_c)
+    kl, z = x.new_zeros(()), None
+    if model.config.latents:
+        mean, log2_scale = model.infer(see_c, see_d, see_b).float().chunk(2, 1)
+        log2_scale = log2_scale.clamp(*POSTERIOR_SCALE_RANGE)
+        z = likelihoods.sample_logistic(mean, log2_scale)
+        kl = (likelihoods.logistic_log_density(z, mean, log2_scale) - likelihoods.logistic_log_density(z)).sum()
+    add_d, add_b = model.condition(regions, z, size)
+    h_d = model.features_d(see_c, add_d)
+    h_b = model.features_b(h_d, see_d, add_b)
+    h_e = model.features_e(see_c, see_d, see_b, model.condition_e(regions, size))
+
+    nats = []
+    for phase, h, target, prediction in zip(
+        PHASES, (h_d, h_b, h_e), (d_pixels, b_pixels, e_pixels), (pd, pb, pe), strict=True
+    ):
+        rows, columns = target.shape[-2:]
+        if not rows or not columns:
+            nats.append(x.new_zeros(()))
+            continue
+        prediction, h = prediction[..., :rows, :columns], _cut(h, rows, columns)
+        head = getattr(model, f"head_{phase}")
+        seen = lattice.residual(target, prediction) * INPUT_SCALE
+        total = x.new_zeros(())
+        for channel, mine in enumerate(head.split(h)[: 1 if grey else 3]):
+            params = head.channel(channel, mine, seen[:, :channel])
+            total = total + likelihoods.logistic_mixture_nll(
+                params,
+                target[:, channel : channel + 1],
+                prediction[:, channel : channel + 1] / 4,
+                *RANGES[channel],
+            ).sum()
+        nats.append(total)
+    bits = 1 / math.log(2.0)
+    return Level(*(n * bits for n in nats), kl=kl * bits), c
+
+
+def photo_elbo(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False) -> tuple[list[Level], Tensor]:
+    """Levels, finest first, and the coarsest C that is left over."""
+    x, parts = ycocg.float(), []
+    for _ in range(levels):
+        level, x = photo_level(model, x, grey=grey)
+        parts.append(level)
+    return parts, x
+
+
+
+
+def _cut(x: Tensor, rows: int, columns: int) -> Tensor:
+    return x if x.shape[-2:] == (rows, columns) else x[..., :rows, :columns]

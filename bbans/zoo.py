@@ -1,0 +1,177 @@
+"""Finds, identifies and loads models.
+
+A model is a folder with `weights.safetensors` (integer weights, tables, known answers; its metadata hold the family and
+the sizes), and for people `recipe.toml` and `card.md`; `float.safetensors`, where there is one, holds the float weights
+the integers came from. Its id is a hash of `weights.safetensors`. torch is imported when a model is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.codecs.tables import ScaleTables
+from bbans.errors import BadModel, InexactDevice, ModelMissing
+
+if TYPE_CHECKING:
+    import torch
+
+    from bbans.vae.photo import PhotoVAE
+
+DEFAULT = "photo"
+WEIGHTS, FLOAT_WEIGHTS = "weights.safetensors", "float.safetensors"
+ID_BYTES = 8
+_PLACES = (Path(__file__).parent / "_models", Path(__file__).parent.parent / "models")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that was found: its folder's name, its id, where it is and how large its weights are."""
+
+    name: str
+    id: bytes
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a decoder may not compute for itself. exp2: uint32, 2^(16 - i/16) for i = 0, 1, ..."""
+
+    logistic: ScaleTables
+    edges: NDArray[np.int32]
+    exp2: NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to code with: exact networks on a device, and their tables."""
+
+    id: bytes
+    name: str
+    path: Path
+    network: PhotoVAE
+    tables: Tables
+    device: torch.device
+
+    def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
+        """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""
+        from bbans.train.export import float_elbo_bits
+
+        path = self.path / FLOAT_WEIGHTS
+        return float_elbo_bits(path, self.network.config, pixels) if path.exists() else None
+
+
+def available(extra: Path | None = None) -> list[ModelInfo]:
+    """Models in `extra`, in the folders of BBANS_MODELS and among the shipped ones; the first of a name wins."""
+    found: dict[str, ModelInfo] = {}
+    for folder in _folders(extra):
+        weights = folder / WEIGHTS
+        if folder.name not in found:
+            found[folder.name] = ModelInfo(folder.name, _id(weights), folder, weights.stat().st_size)
+    return list(found.values())
+
+
+def load(name_or_path: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> Model:
+    """The model of a name, or in a folder. Raises `ModelMissing` or `BadModel`."""
+    path = Path(name_or_path or DEFAULT)
+    if (path / WEIGHTS).is_file():
+        return _load(path, device, threads)
+    for info in available():
+        if info.name == str(name_or_path or DEFAULT):
+            return _load(info.path, device, threads)
+    names = ", ".join(sorted(i.name for i in available())) or "none"
+    raise ModelMissing(f"no model {str(path)!r}: neither a folder with {WEIGHTS} nor one of the models here ({names})")
+
+
+def load_by_id(
+    model_id: bytes, *, search: Path | None = None, device: str = "auto", threads: int | None = None
+) -> Model:
+    """The model that a file names, from `search`, BBANS_MODELS or the shipped ones. Raises `ModelMissing`."""
+    for folder in _folders(search):
+        if _id(folder / WEIGHTS) == model_id:
+            return _load(folder, device, threads)
+    raise ModelMissing(
+        f"the file needs model {model_id.hex()}, which is not here; name its folder with -m, or put it where "
+        "BBANS_MODELS points"
+    )
+
+
+def _folders(extra: Path | None) -> Iterator[Path]:
+    """Folders that hold a model: `extra` itself or below it, then BBANS_MODELS, then the shipped ones."""
+    more = [Path(p) for p in os.environ.get("BBANS_MODELS", "").split(os.pathsep) if p]
+    for place in [*([extra] if extra else []), *more, *_PLACES]:
+        if (place / WEIGHTS).is_file():
+            yield place
+        elif place.is_dir():
+            yield from sorted(p.parent for p in place.glob(f"*/{WEIGHTS}"))
+
+
+def _id(weights: Path) -> bytes:
+    try:
+        return hashlib.sha256(weights.read_bytes()).digest()[:ID_BYTES]
+    except OSError as error:
+        raise BadModel(f"{weights}: cannot be read ({error.strerror})") from error
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """(metadata, tensors) of a model's weights, without torch. Raises `BadModel`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as file:
+            described = json.loads((file.metadata() or {})["bbans"])
+            return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise BadModel(f"{folder / WEIGHTS}: not a bbans model ({error})") from error
+
+
+def _load(folder: Path, device: str, threads: int | None) -> Model:
+    import torch
+
+    from bbans.exact.export import install
+    from bbans.exact.selftest import answers
+    from bbans.vae.photo import PhotoConfig, PhotoVAE
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    described, tensors = read_weights(folder)
+    if described.get("family") != "photo":
+        raise BadModel(f"{folder}: a model of the family {described.get('family')!r}, which this bbans does not know")
+    try:
+        config = described["config"]
+        network = PhotoVAE(PhotoConfig(**{**config, "blocks": tuple(config["blocks"])}))
+        tables = Tables(
+            ScaleTables(tensors["tables.values"], tensors["tables.halves"], tensors["tables.shifts"]),
+            tensors["tables.edges"],
+            tensors["tables.exp2"],
+        )
+        known = [int(x) for x in tensors["selftest"]]
+    except (KeyError, TypeError) as error:
+        raise BadModel(f"{folder / WEIGHTS}: lacks {error}") from error
+    install(network, {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", "selftest"))})
+    network.eval().requires_grad_(False)
+    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise BadModel("no CUDA device here: use --device cpu")
+    network = network.to(place, memory_format=torch.channels_last)
+    if answers(network) != known:
+        warnings.warn(
+            f"{place} does not compute exactly in float32; falling back to float64 on the CPU, which is slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        place = torch.device("cpu")
+        network = network.to(place, torch.float64)
+        if answers(network) != known:
+            raise InexactDevice("this machine computes the model's networks wrongly, in float32 and in float64")
+    return Model(_id(folder / WEIGHTS), folder.name, folder, network, tables, place)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bbans.cli.decompress import png_name
+
+
+@pytest.fixture
+def packed(run: Callable, photo: Path) -> Path:
+    """packed.bbans, of photo.png."""
+    assert run("compress", "photo.png", "-o", "packed.bbans").code == 0
+    return Path("packed.bbans").resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "png"),
+    [
+        ("photo.png.bbans", "photo.png"),
+        ("photo.PNG.bbans", "photo.PNG"),
+        ("photo.jpg.bbans", "photo.png"),
+        ("photo.tar.TIFF.bbans", "photo.tar.png"),
+        ("photo.bbans", "photo.png"),
+        ("photo.v2.bbans", "photo.v2.png"),
+        ("photo", "photo.png"),
+        (".bbans", ".bbans.png"),
+    ],
+)
+def test_default_names(name: str, png: str) -> None:
+    assert png_name(name) == png
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.bmp", "out.tiff", "out.ppm"])
+def test_lossless_outputs(name: str, run: Callable, packed: Path) -> None:
+    assert run("decompress", "packed.bbans", "-o", name).code == 0
+    assert Image.open(name).tobytes() == Image.open("photo.png").tobytes()
+
+
+def test_json(run: Callable, packed: Path) -> None:
+    record = json.loads(run("decompress", "packed.bbans", "--json").out)
+    assert (record["input"], record["output"]) == ("packed.bbans", "packed.png")
+    assert (record["width"], record["height"], record["mode"]) == (7, 5, "RGB")
+
+
+def test_test_writes_nothing(run: Callable, packed: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    result = run("test", "packed.bbans")
+    assert (result.code, result.out, result.err) == (0, "packed.bbans: ok\n", "")
+    assert json.loads(run("test", "packed.bbans", "--json").out) == {"input": "packed.bbans", "ok": True}
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def _foreign_model(data: bytes) -> bytes:
+    from bbans.image import container
+    from bbans.image.container import Header
+
+    header = Header.parse(data)
+    payloads = list(container.payloads(header, data))
+    return container.join(Header(header.mode, header.width, header.height, b"stranger", 0, header.tiles), payloads)
+
+
+@pytest.mark.parametrize("command", ["decompress", "test"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: b"", "is empty"),
+        (lambda data: b"GIF89a" + data, "is not a bbans file"),
+        (lambda data: data[:-1], "is truncated: 1 bytes are missing"),
+        (lambda data: data[:12], "is truncated: it ends within its header"),
+        (lambda data: data + b"\0", "is damaged: 1 bytes too many"),
+        (lambda data: data[:8] + bytes([data[8] ^ 4]) + data[9:], "is damaged: the checksum of its header"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 4]), "is damaged: the checksum of tile 1 of 1"),
+        (lambda data: data[:4] + b"\1" + data[5:], "has format version 1; this bbans knows 0: it needs a newer bbans"),
+        (_foreign_model, f"needs the model {b'stranger'.hex()}"),
+    ],
+)
+def test_bad_files(
+    command: str, change: Callable[[bytes], bytes], words: str, run: Callable, packed: Path, tmp_path: Path
+) -> None:
+    bad = change(packed.read_bytes())
+    Path("bad.bbans").write_bytes(bad)
+    before = sorted(tmp_path.iterdir())
+    result = run(command, "bad.bbans")
+    assert result.code == 1 and result.out == ""
+    assert result.err.startswith(f"bbans: bad.bbans: {words}") and result.err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+    assert Path("bad.bbans").read_bytes() == bad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.bbans"], "none.bbans: no such file"),
+        (["."], ".: is a directory"),
+        (["packed.bbans", "-o", "out.jpg"], "out.jpg: pictures are written losslessly"),
+        (["packed.bbans", "-o", "photo.png"], "photo.png: exists already"),
+        (["packed.bbans", "-o", "none/out.png"], "none/out.png: there is no directory"),
+    ],
+)
+def test_bad_inputs(arguments: list[str], words: str, run: Callable, packed: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    result = run("decompress", *arguments)
+    assert result.code == 1 and result.out == ""
+    assert result.err.startswith(f"bbans: {words}") and result.err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_bad_file_does_not_stop_the_others(run: Callable, packed: Path) -> None:
+    Path("bad.bbans").write_text("bad")
+    result = run("decompress", "bad.bbans", "packed.bbans")
+    assert result.code == 1 and result.err.count("\n") == 1
+    assert Path("packed.png").exists() and not Path("bad.png").exists()
+
+
+def test_a_machine_that_computes_differently(
+    run: Callable, packed: Path, fake_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_codec, "decode_tile", lambda model, payload, h, w, c: np.zeros((h, w, c), np.uint8))
+    result = run("decompress", "packed.bbans")
+    assert result.code == 1 and "this machine computes differently" in result.err
+    assert not Path("packed.png").exists()

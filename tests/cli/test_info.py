@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def test_info(run: Callable, photo: Path) -> None:
+    run("compress", "photo.png")
+    size = Path("photo.png.bbans").stat().st_size
+    result = run("info", "photo.png.bbans")
+    assert result.code == 0 and "7 x 5 RGB, 1 tile, model fake" in result.out
+    assert json.loads(run("info", "--json", "photo.png.bbans").out) == {
+        "input": "photo.png.bbans",
+        "bytes": size,
+        "version": 0,
+        "width": 7,
+        "height": 5,
+        "mode": "RGB",
+        "dims": 105,
+        "tiles": 1,
+        "model": "fake",
+        "model_id": "000166616b656964",
+        "total": 8 * size / 105,
+    }
+
+
+def test_info_names_models_that_are_not_here_by_their_id(run: Callable, photo: Path, fake_zoo: object) -> None:
+    run("compress", "photo.png")
+    vars(fake_zoo)["available"] = lambda: []
+    assert "model 000166616b656964 (not found here)" in run("info", "photo.png.bbans").out
+    assert json.loads(run("info", "--json", "photo.png.bbans").out)["model"] is None
+
+
+def test_info_of_a_bad_file(run: Callable, photo: Path) -> None:
+    result = run("info", "photo.png")
+    assert (result.code, result.out, result.err) == (1, "", "bbans: photo.png: is not a bbans file\n")
+
+
+def test_models(run: Callable) -> None:
+    result = run("models")
+    assert result.code == 0 and "fake" in result.out and "/models/fake" in result.out

@@ -1,0 +1,86 @@
+"""Fixtures for tests of the layers around the codec: a stand-in for models and codec, quick and without torch."""
+
+from __future__ import annotations
+
+import sys
+import types
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bbans.errors import BadFile, ModelMissing
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """A model whose codec is zlib."""
+
+    id: bytes = b"\x00\x01fakeid"
+    name: str = "fake"
+    path: Path = Path("/models/fake")
+    bytes: int = 1000
+
+    def float_elbo_bits(self, pixels: np.ndarray) -> float | None:
+        return 2.0 * pixels.size
+
+
+@dataclass(frozen=True)
+class FakeStats:
+    dims: int
+    net: float
+    initial: float
+    elbo: float | None
+
+
+def encode_tile(model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False) -> tuple[bytes, FakeStats]:
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3
+    payload = zlib.compress(pixels.tobytes())
+    bits = 8.0 * len(payload)
+    return payload, FakeStats(pixels.size, bits - 64, 32.0, bits - 65 if want_elbo else None)
+
+
+def decode_tile(model: FakeModel, payload: bytes, height: int, width: int, channels: int) -> np.ndarray:
+    pixels = np.frombuffer(zlib.decompress(payload), np.uint8)
+    if pixels.size != height * width * channels:
+        raise BadFile("the tile's message does not end where the encoder began")
+    return pixels.reshape(height, width, channels)
+
+
+@pytest.fixture
+def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """In place of `bbans.image.codec`."""
+    codec = types.ModuleType("bbans.image.codec")
+    vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile)
+    monkeypatch.setitem(sys.modules, "bbans.image.codec", codec)
+    return codec
+
+
+@pytest.fixture
+def fake_zoo(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """In place of `bbans.zoo`: one model, called fake, which is also the default."""
+    zoo = types.ModuleType("bbans.zoo")
+
+    def load(name: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> FakeModel:
+        if name not in (None, "fake"):
+            raise ModelMissing(f"no model '{name}'")
+        return FakeModel()
+
+    def load_by_id(model_id: bytes, *, search: Path | None, device: str, threads: int | None) -> FakeModel:
+        if model_id != FakeModel.id:
+            raise ModelMissing(f"needs the model {model_id.hex()}, which is not found")
+        return FakeModel()
+
+    vars(zoo).update(load=load, load_by_id=load_by_id, available=lambda: [FakeModel()])
+    monkeypatch.setitem(sys.modules, "bbans.zoo", zoo)
+    return zoo
+
+
+@pytest.fixture
+def random_pixels() -> Iterator[Callable[..., np.ndarray]]:
+    """random_pixels(h, w, c): uint8 noise from a fixed seed."""
+    random = np.random.default_rng(0)
+    yield lambda *shape: random.integers(0, 256, shape, np.uint8)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bbans.errors import BadFile, BbansError, TooLarge, UnsupportedVersion
+from bbans.image import container
+from bbans.image.container import Header, Tile, checksum
+from bbans.image.varint import write_varint
+
+MODEL = bytes(range(8))
+PAYLOADS = [b"first", b"", b"third tile", b"4"]
+
+
+def header_for(payloads: list[bytes], *, width: int = 30, height: int = 20, tile: int = 16) -> Header:
+    tiles = tuple(Tile(len(p), checksum(p), checksum(p[::-1])) for p in payloads)
+    return Header("RGB", width, height, MODEL, tile, tiles)
+
+
+def file_of(payloads: list[bytes]) -> bytes:
+    return container.join(header_for(payloads), payloads)
+
+
+def read(data: bytes) -> list[bytes]:
+    return list(container.payloads(Header.parse(data), data))
+
+
+def sealed(body: bytes) -> bytes:
+    """A header with any fields and a right checksum, as only malice writes it."""
+    head = container.MAGIC + b"\0" + write_varint(len(body)) + body
+    return head + checksum(head).to_bytes(4, "little")
+
+
+def fields(width: int, height: int, tile: int, *sizes: int, mode: int = 1) -> bytes:
+    numbers = b"".join(write_varint(n) for n in (width, height, tile))
+    return bytes([mode]) + MODEL + numbers + b"".join(write_varint(n) + bytes(8) for n in sizes)
+
+
+def test_golden_header() -> None:
+    """A change of these bytes is a change of the format."""
+    header = Header("L", 300, 200, MODEL, 0, (Tile(1000, 0x01020304, 0xA0B0C0D0),))
+    assert header.pack().hex(" ") == (
+        "bb 61 6e 73 00 18 00 00 01 02 03 04 05 06 07 ac 02 c8 01 00 e8 07 04 03 02 01 d0 c0 b0 a0 85 85 63 6f"
+    )
+    assert len(header.pack()) < 40
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> Header:
+    u32 = st.integers(0, 2**32 - 1)
+    side = draw(st.sampled_from([0, 1, 7, 100, 1408]))
+    width, height = draw(st.integers(1, 20 * (side or 1000))), draw(st.integers(1, 5 * (side or 1000)))
+    count = container.tile_count(width, height, side)
+    tiles = tuple(draw(st.lists(st.builds(Tile, st.integers(0, 9), u32, u32), min_size=count, max_size=count)))
+    return Header(
+        draw(st.sampled_from(["L", "RGB"])), width, height, draw(st.binary(min_size=8, max_size=8)), side, tiles
+    )
+
+
+@given(headers())
+def test_round_trip(header: Header) -> None:
+    data = header.pack() + bytes(sum(tile.size for tile in header.tiles))
+    assert Header.parse(data) == header
+    assert header.dims == header.width * header.height * (1 if header.mode == "L" else 3)
+
+
+def test_payloads_round_trip() -> None:
+    assert read(file_of(PAYLOADS)) == PAYLOADS
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    data = file_of(PAYLOADS)
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BbansError):
+            read(bytes(damaged))
+
+
+def test_every_truncation_is_noticed() -> None:
+    data = file_of(PAYLOADS)
+    for size in range(len(data)):
+        with pytest.raises(BadFile, match="truncated" if size else "empty"):
+            Header.parse(data[:size])
+
+
+@given(st.binary(max_size=100), st.booleans())
+def test_junk_is_never_taken(junk: bytes, with_magic: bool) -> None:
+    with pytest.raises(BbansError):
+        read(container.MAGIC + junk if with_magic else junk)
+
+
+@given(st.binary(max_size=60))
+def test_junk_with_a_right_checksum_raises_nothing_else(body: bytes) -> None:
+    data = sealed(body)
+    try:
+        header = Header.parse(data)
+    except BbansError:
+        return
+    assert container.join(header, read(data)) == data
+
+
+def test_messages_tell_the_causes_apart() -> None:
+    data = file_of(PAYLOADS)
+    size = len(header_for(PAYLOADS).pack())
+
+    def flipped(at: int) -> bytes:
+        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+    for damaged, words in [
+        (b"\x89PNG\r\n\x1a\n" + data, "not a bbans file"),
+        (flipped(7), "checksum of its header"),
+        (flipped(size - 1), "checksum of its header"),
+        (flipped(size), "checksum of tile 1 of 4"),
+        (flipped(len(data) - 1), "checksum of tile 4 of 4"),
+        (data[:-3], "truncated: 3 bytes are missing"),
+        (data[:20], "truncated: it ends within its header"),
+        (data + b"x", "1 bytes too many"),
+    ]:
+        with pytest.raises(BadFile, match=words):
+            read(damaged)
+
+
+def test_newer_version_asks_for_a_newer_bbans() -> None:
+    data = bytearray(file_of(PAYLOADS))
+    data[4] = 1
+    with pytest.raises(UnsupportedVersion, match="needs a newer bbans"):
+        Header.parse(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (fields(1, 1, 0), "fewer tiles"),
+        (fields(30, 20, 16, 0, 0, 0), "fewer tiles"),
+        (fields(30, 20, 16, 0, 0, 0, 0, 0), "longer than its tiles"),
+        (fields(10**8, 1, 1), "fewer tiles"),  # and no list of 10^8 tiles on the way
+        (fields(0, 5, 0, 0), "no pixels"),
+        (fields(1, 1, 0, 0, mode=9), "mode"),
+        (fields(1, 1, 0, 2**60), "truncated"),
+        (bytes([1]) + MODEL + b"\x81\x00\x01\x00\x00" + bytes(8), "badly written"),
+        (bytes([1]) + MODEL + b"\xff" * 20, "impossible"),
+        (b"", "too short"),
+    ],
+)
+def test_claims_are_checked(body: bytes, words: str) -> None:
+    with pytest.raises(BadFile, match=words):
+        Header.parse(sealed(body))
+
+
+def test_absurd_sizes_are_refused() -> None:
+    with pytest.raises(TooLarge, match="up to"):
+        Header.parse(sealed(fields(2**31, 2**31, 0, 0)))
+    header = Header("L", 20_000, 20_000, MODEL, 0, (Tile(0, checksum(b""), 0),))
+    with pytest.raises(TooLarge):
+        header.pack()
+    small = header_for(PAYLOADS)
+    with pytest.raises(TooLarge):
+        Header.parse(container.join(small, PAYLOADS), max_pixels=100)
+
+
+def test_pack_refuses_nonsense() -> None:
+    header = header_for(PAYLOADS)
+    with pytest.raises(ValueError, match="tiles"):
+        dataclasses.replace(header, width=40).pack()
+    with pytest.raises(ValueError, match="id"):
+        dataclasses.replace(header, model_id=b"short").pack()
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 20))
+def test_tiles_cover_every_pixel_once(width: int, height: int, side: int) -> None:
+    grid = container.tile_grid(width, height, side)
+    assert len(grid) == container.tile_count(width, height, side)
+    covered = sorted((y + i, x + j) for y, x, h, w in grid for i in range(h) for j in range(w))
+    assert covered == [(y, x) for y in range(height) for x in range(width)]
+    assert grid == sorted(grid)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "side"),
+    [(1, 1, 0), (1920, 1080, 0), (2_000_000, 1, 0), (6000, 4000, 1408), (3_000_000, 1, 1408)],
+)
+def test_tile_side(width: int, height: int, side: int) -> None:
+    assert container.tile_side(width, height) == side

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bbans.errors import BadFile, BadImage, BadOutput, BbansError, TooLarge
+from bbans.image import files
+from bbans.image.files import read_bytes, read_picture, write_bytes, write_picture
+from bbans.image.picture import Picture
+
+Pixels = Callable[..., np.ndarray]
+
+
+def png(
+    width: int, height: int, depth: int, colour: int, rows: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> bytes:
+    """A PNG that Pillow itself would not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", ihdr), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
+
+
+def tiff(bits: tuple[int, ...], strips: list[bytes], *, planar: int = 1, extra: dict[int, int] | None = None) -> bytes:
+    """An uncompressed little-endian TIFF of 2 x 2 pixels."""
+    count = len(bits)
+    tags: dict[int, tuple[int, ...]] = {
+        256: (2,),
+        257: (2,),
+        258: bits,
+        259: (1,),
+        262: (2 if count >= 3 else 1,),
+        273: (0,) * len(strips),
+        277: (count,),
+        278: (2,),
+        279: tuple(len(s) for s in strips),
+        284: (planar,),
+        **{tag: (value,) for tag, value in (extra or {}).items()},
+    }
+    at = 8 + 2 + 12 * len(tags) + 4
+    tail = b"".join(strips)
+    offsets = [at + sum(len(s) for s in strips[:i]) for i in range(len(strips))]
+    tags[273] = tuple(offsets)
+    ifd = struct.pack("<H", len(tags))
+    for tag, values in sorted(tags.items()):
+        if len(values) == 1:
+            ifd += struct.pack("<HHII", tag, 4, 1, values[0])
+        else:
+            ifd += struct.pack("<HHII", tag, 4, len(values), at + len(tail))
+            tail += struct.pack(f"<{len(values)}I", *values)
+    return b"II*\0" + struct.pack("<I", 8) + ifd + struct.pack("<I", 0) + tail
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+# -- what is taken -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [*((kind, mode) for kind in ("PNG", "BMP", "TIFF", "PPM") for mode in ("L", "RGB")), ("WEBP", "RGB")],
+)
+def test_lossless_formats_are_read_exactly(kind: str, mode: str, random_pixels: Pixels) -> None:
+    image = Image.fromarray(random_pixels(9, 7, 3)).convert(mode)
+    picture = read_picture(io.BytesIO(saved(image, kind, lossless=True)))
+    assert picture.mode == mode
+    assert picture.pixels.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_compressed_tiff(compression: str, random_pixels: Pixels) -> None:
+    image = Image.fromarray(random_pixels(9, 7, 3))
+    assert read_picture(io.BytesIO(saved(image, "TIFF", compression=compression))).pixels.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "values"), [(2, b"\0\x1b", [0, 85, 170, 255]), (4, b"\0\x0f\x80", [0, 255, 136, 0])]
+)
+def test_grey_png_of_2_and_4_bits_is_exact(depth: int, row: bytes, values: list[int]) -> None:
+    picture = read_picture(io.BytesIO(png(4, 1, depth, 0, row)))
+    assert picture.mode == "L" and picture.pixels.ravel().tolist() == values
+
+
+def test_exif_orientation_leaves_the_pixels_alone(random_pixels: Pixels) -> None:
+    image = Image.fromarray(random_pixels(4, 6, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = read_picture(io.BytesIO(saved(image, "PNG", exif=exif)))
+    assert picture.pixels.tobytes() == image.tobytes()
+
+
+def test_jpeg_gives_pillows_pixels(random_pixels: Pixels) -> None:
+    data = saved(Image.fromarray(random_pixels(16, 16, 3)), "JPEG")
+    np.testing.assert_array_equal(read_picture(io.BytesIO(data)).pixels, np.asarray(Image.open(io.BytesIO(data))))
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+SMALL = Image.new("RGB", (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (png(1, 1, 16, 2, b"\0" + bytes(6)), "16 bits per channel"),
+        (png(1, 1, 16, 0, b"\0" + bytes(2)), "16"),
+        (png(1, 1, 16, 6, b"\0" + bytes(8)), "RGBA"),
+        (png(1, 1, 1, 0, b"\0\0"), "mode 1 "),
+        (png(1, 1, 8, 4, b"\0\0\0"), "mode LA"),
+        (png(1, 1, 8, 0, b"\0\0", ((b"tRNS", b"\0\5"),)), "transparent"),
+        (png(1, 1, 8, 2, b"\0" + bytes(3), ((b"tRNS", bytes(6)),)), "transparent"),
+        (saved(SMALL.convert("P"), "PNG"), "palette"),
+        (saved(SMALL.convert("RGBA"), "PNG"), "RGBA"),
+        (saved(SMALL.convert("CMYK"), "JPEG"), "CMYK"),
+        (tiff((16, 16, 16), [bytes(24)]), "16 bits per channel"),
+        (tiff((16, 16, 16), [bytes(8)] * 3, planar=2), "16 bits per channel"),
+        (tiff((8, 8, 8, 8), [bytes(16)], extra={338: 0}), "further channel"),
+        (tiff((8,), [bytes(4)], extra={339: 2}), "signed"),
+        (b"P6 1 1 65535\n" + bytes(6), "16 bits per channel"),
+        (b"P6 1 1 1023\n" + bytes(6), "10 bits per channel"),
+        (b"P5 1 1 100\n" + bytes(1), "from 0 to 100"),
+        (b"P5 1 1 65535\n" + bytes(2), "mode I"),
+        (b"P4 1 1\n" + bytes(1), "mode 1 "),
+        (saved(SMALL, "PNG", save_all=True, append_images=[Image.new("RGB", (2, 2), "red")]), "2 frames"),
+        (saved(SMALL, "TIFF", save_all=True, append_images=[SMALL]), "2 frames"),
+        (saved(SMALL.convert("P"), "GIF"), "palette"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[:4].decode("latin-1"),
+)
+def test_what_would_lose_something_is_refused(data: bytes, words: str) -> None:
+    with pytest.raises(BadImage, match=words) as caught:
+        read_picture(io.BytesIO(data))
+    assert "supported" in str(caught.value) or "single" in str(caught.value)
+
+
+def test_16_bits_are_noticed_in_an_open_pillow_image() -> None:
+    with pytest.raises(BadImage, match="16 bits"):
+        read_picture(Image.open(io.BytesIO(png(1, 1, 16, 2, b"\0" + bytes(6)))))
+
+
+@pytest.mark.parametrize("data", [b"", b"no image at all", b"\xbbans" + bytes(40), b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image(data: bytes) -> None:
+    with pytest.raises(BadImage, match="not an image"):
+        read_picture(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP"])
+def test_truncated_images(kind: str, random_pixels: Pixels) -> None:
+    data = saved(Image.fromarray(random_pixels(40, 40, 3)), kind)
+    for size in (len(data) // 2, len(data) // 4, 30):
+        with pytest.raises(BadImage):
+            read_picture(io.BytesIO(data[:size]))
+
+
+def test_decompression_bombs_are_refused_and_large_pictures_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(TooLarge, match="too many pixels"):
+            read_picture(io.BytesIO(png(20_000, 20_000, 8, 0, b"")))
+        with pytest.raises(BadImage, match="damaged"):  # large, not too large: fails for having no rows
+            read_picture(io.BytesIO(png(10_000, 9_000, 8, 0, b"")))
+
+
+def test_own_limit_holds_without_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(TooLarge, match="up to"):
+        read_picture(io.BytesIO(png(20_000, 20_000, 8, 0, b"")))
+    with pytest.raises(TooLarge):
+        read_picture(np.broadcast_to(np.zeros((1, 1), np.uint8), (20_000, 20_000)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((2, 2), np.uint16), np.zeros((2, 2), float), np.zeros((2, 2, 4), np.uint8), np.zeros(4, np.uint8)],
+)
+def test_arrays_of_other_kinds_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(BadImage, match="uint8"):
+        read_picture(array)
+
+
+def test_empty_arrays_are_refused() -> None:
+    with pytest.raises(BadImage, match="no pixels"):
+        read_picture(np.zeros((0, 4), np.uint8))
+
+
+@pytest.mark.parametrize(("reader", "kind"), [(read_picture, BadImage), (read_bytes, BadFile)])
+def test_paths_that_are_no_files(
+    reader: Callable[[Path], object], kind: type[BbansError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    for path, words in [
+        (tmp_path, "is a directory"),
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "file" / "x", "cannot be read"),
+        (tmp_path / "pipe", "no regular file"),
+        (tmp_path / ("n" * 300), "cannot be read"),
+    ]:
+        with pytest.raises(kind, match=words) as caught:
+            reader(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+    def denied(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(kind, match="cannot be read: Permission denied"):
+        reader(tmp_path / "file")
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_written_pictures_hold_the_same_pixels(
+    suffix: str, channels: int, tmp_path: Path, random_pixels: Pixels
+) -> None:
+    picture = Picture(random_pixels(5, 4, channels), "L" if channels == 1 else "RGB")
+    path = tmp_path / f"x{suffix}"
+    write_picture(picture, path)
+    out = read_picture(path)
+    assert out.mode == picture.mode
+    np.testing.assert_array_equal(out.pixels, picture.pixels)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.webp", "x.gif", "x"])
+def test_lossy_suffixes_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadOutput, match="losslessly"):
+        write_picture(Picture(np.zeros((1, 1, 1), np.uint8), "L"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_refuses_what_exists_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write_bytes(path, b"one")
+    with pytest.raises(BadOutput, match="exists already; -f"):
+        write_bytes(path, b"two")
+    assert path.read_bytes() == b"one"
+    write_bytes(path, b"two", force=True)
+    assert path.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_refuses_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in [
+        (tmp_path, "is a directory"),
+        (tmp_path / "pipe", "no regular file"),
+        (tmp_path / "none" / "out", "no directory"),
+        (tmp_path / ("n" * 300), "cannot be written"),
+    ]:
+        with pytest.raises(BadOutput, match=words):
+            write_bytes(path, b"", force=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_write_that_fails(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    (tmp_path / "out").write_bytes(b"before")
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else BadOutput):
+        write_bytes(tmp_path / "out", b"after", force=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out").read_bytes() == b"before"
+
+
+def test_written_files_have_usual_permissions_and_links_stay(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_bytes(tmp_path / "out", b"x")
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "link").symlink_to("out")
+    write_bytes(tmp_path / "link", b"y", force=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "out").read_bytes() == b"y"

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bbans
+from bbans.errors import BadFile, BadImage, DecodedDiffers, OutOfBits, TooLarge
+from bbans.image import container
+from bbans.image.picture import Picture, compress_picture, decompress_picture
+
+Pixels = Callable[..., np.ndarray]
+
+
+class Model:
+    """All that compression itself asks of a model."""
+
+    id = b"12345678"
+
+
+def picture_of(pixels: np.ndarray) -> Picture:
+    return Picture(pixels, "RGB" if pixels.shape[2] == 3 else "L")
+
+
+def decode(data: bytes) -> Picture:
+    return decompress_picture(data, lambda model_id: Model())  # type: ignore[arg-type,return-value]
+
+
+def encode(picture: Picture) -> bytes:
+    return compress_picture(picture, Model())[0]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "ONE_TILE", 100)
+    monkeypatch.setattr(container, "TILE_SIDE", 16)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (1, 9, 3), (10, 10, 1), (33, 40, 3), (16, 32, 3), (300, 1, 1)])
+def test_round_trip(
+    shape: tuple[int, ...], fake_codec: types.ModuleType, small_tiles: None, random_pixels: Pixels
+) -> None:
+    picture = picture_of(random_pixels(*shape))
+    data = encode(picture)
+    out = decode(data)
+    assert out.mode == picture.mode
+    np.testing.assert_array_equal(out.pixels, picture.pixels)
+    tiles = container.Header.parse(data).tiles
+    assert len(tiles) == (1 if shape[0] * shape[1] <= 100 else -(-shape[0] // 16) * -(-shape[1] // 16))
+
+
+def test_report_accounts_for_every_bit(fake_codec: types.ModuleType, small_tiles: None, random_pixels: Pixels) -> None:
+    picture = picture_of(random_pixels(20, 20, 3))
+    data, report = compress_picture(picture, Model(), want_elbo=True)  # type: ignore[arg-type]
+    rates = report.per_dim()
+    assert report.total == 8 * len(data) and report.dims == 1200 and report.initial == 4 * 32
+    assert rates["net"] + rates["initial"] + rates["container"] == pytest.approx(rates["total"])  # type: ignore[operator]
+    assert report.elbo == report.net - 4
+    assert compress_picture(picture, Model())[1].elbo is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [BadFile("wrong end"), OutOfBits("3 words short")])
+def test_decoding_gone_astray_is_not_called_damage(
+    error: Exception, fake_codec: types.ModuleType, random_pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(picture_of(random_pixels(4, 4, 1)))
+
+    def astray(*args: object) -> np.ndarray:
+        raise error
+
+    monkeypatch.setattr(fake_codec, "decode_tile", astray)
+    with pytest.raises(DecodedDiffers, match="computes differently"):
+        decode(data)
+
+
+def test_other_pixels_are_noticed(
+    fake_codec: types.ModuleType, random_pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = picture_of(random_pixels(4, 4, 1))
+    data = encode(picture)
+    monkeypatch.setattr(fake_codec, "decode_tile", lambda *args: picture.pixels ^ np.uint8(1))
+    with pytest.raises(DecodedDiffers, match="computes differently"):
+        decode(data)
+
+
+def test_every_flipped_bit_is_noticed(fake_codec: types.ModuleType, random_pixels: Pixels) -> None:
+    data = encode(picture_of(random_pixels(3, 3, 1)))
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BadFile):
+            decode(bytes(damaged))
+
+
+def test_pictures_are_checked(fake_codec: types.ModuleType) -> None:
+    for pixels, mode in [
+        (np.zeros((2, 2, 3), np.uint8), "L"),
+        (np.zeros((2, 2, 3), np.uint8), "RGBA"),
+        (np.zeros((2, 2), np.uint8), "L"),
+        (np.zeros((2, 2, 1), np.uint16), "L"),
+        (np.zeros((0, 2, 1), np.uint8), "L"),
+    ]:
+        with pytest.raises(BadImage):
+            Picture(pixels, mode)
+    huge = np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (20_000, 20_000, 1))
+    with pytest.raises(TooLarge):
+        encode(Picture(huge, "L"))
+
+
+# -- the public functions ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
+def test_public_api_takes_arrays(
+    shape: tuple[int, ...], fake_codec: types.ModuleType, fake_zoo: types.ModuleType, random_pixels: Pixels
+) -> None:
+    pixels = random_pixels(*shape)
+    image = bbans.decompress(bbans.compress(pixels))
+    np.testing.assert_array_equal(np.asarray(image), pixels[:, :, 0] if shape[2:] == (1,) else pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_public_api_takes_pillow_images(
+    mode: str, fake_codec: types.ModuleType, fake_zoo: types.ModuleType, random_pixels: Pixels
+) -> None:
+    image = Image.fromarray(random_pixels(6, 5, 3)).convert(mode)
+    out = bbans.decompress(bbans.compress(image))
+    assert out.mode == mode and out.size == image.size and out.tobytes() == image.tobytes()
+
+
+def test_public_api_takes_strided_arrays(
+    fake_codec: types.ModuleType, fake_zoo: types.ModuleType, random_pixels: Pixels
+) -> None:
+    pixels = random_pixels(8, 8, 3).transpose(1, 0, 2)[::-1, ::2, ::-1]
+    np.testing.assert_array_equal(np.asarray(bbans.decompress(bbans.compress(pixels))), pixels)
+
+
+def test_import_is_light() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, bbans; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules), sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
