@@ -8,6 +8,7 @@ The public names of the package, and nothing else: NumPy, Pillow and torch are l
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from bbans.errors import (
@@ -75,7 +76,7 @@ def compress(
     from bbans.image.picture import compress_picture
 
     picture = read_picture(image)
-    if model is None or not hasattr(model, "id"):
+    if model is None or isinstance(model, (str, os.PathLike)):
         from bbans.zoo import load
 
         key = (str(model), device, threads)

@@ -14,19 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bbans.ans import Message
-from bbans.codecs.core import Codec, Symbols, autoregressive, repeat
+from bbans.codecs.core import Codec, Stack, Symbols, autoregressive, repeat
 
 
 def bits_back(prior: Codec, likelihood: Callable[[Any], Codec], posterior: Callable[[Any], Codec]) -> Codec:
     """The codec of x in p(z) p(x | z): `likelihood(z)` codes x, `posterior(x)` and `prior` code z."""
 
-    def push(message: Message, x: Symbols) -> None:
+    def push(message: Stack, x: Symbols) -> None:
         z = posterior(x).pop(message)
         likelihood(z).push(message, x)
         prior.push(message, z)
 
-    def pop(message: Message) -> Symbols:
+    def pop(message: Stack) -> Symbols:
         z = prior.pop(message)
         x = likelihood(z).pop(message)
         posterior(x).push(message, z)

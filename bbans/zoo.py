@@ -140,6 +140,7 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
 
     from bbans.exact.export import install
     from bbans.exact.selftest import answers
+    from bbans.vae.layers import channels_last
     from bbans.vae.photo import PhotoConfig, PhotoVAE
 
     if threads is not None:
@@ -163,7 +164,7 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if place.type == "cuda" and not torch.cuda.is_available():
         raise BadModel("no CUDA device here: use --device cpu")
-    network = network.to(place, memory_format=torch.channels_last)
+    network = channels_last(network.to(place))
     if answers(network) != known:
         warnings.warn(
             f"{place} does not compute exactly in float32; falling back to float64 on the CPU, which is slower",

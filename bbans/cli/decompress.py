@@ -48,9 +48,9 @@ def decompress(
         from bbans.image.files import check_lossless, naming, read_bytes, write_picture
         from bbans.image.picture import decompress_picture
 
+        data = read_bytes(path)
         target = outputs.place(path, png_name(path.name))
         check_lossless(target)
-        data = read_bytes(path)
         begin = time.perf_counter()
         with naming(path):
             picture = decompress_picture(data, find_model)

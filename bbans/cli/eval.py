@@ -106,14 +106,15 @@ def _pictures(path: Path) -> dict[Path, Callable[[], Picture]]:
 def _npz_images(path: Path) -> Iterator[Any]:
     """The pictures of the array `images`, or of the only one: uint8 [n, h, w] or [n, h, w, c]."""
     import zipfile
+    import zlib
 
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             name = "images" if "images" in file.files else file.files[0] if len(file.files) == 1 else None
             images = file[name] if name else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadImage(f"{path}: cannot be read as an .npz ({error})") from error
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise BadImage(f"{path}: needs an array 'images', uint8 [n, h, w] or [n, h, w, c]")

@@ -6,6 +6,8 @@ traceback, but with `--debug`. Modules here import only click at their top, so t
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -34,7 +36,9 @@ for _command in (compress, decompress, info, test, models, evaluate, train):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. arguments: without the program's name; None: those of the process."""
     try:
-        code = cli.main(arguments, prog_name="bbans", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: complain(f"warning: {message}")
+            code = cli.main(arguments, prog_name="bbans", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
@@ -59,6 +63,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _wants_debug(arguments: Sequence[str] | None) -> bool:
-    import sys
-
     return "--debug" in (sys.argv[1:] if arguments is None else arguments)

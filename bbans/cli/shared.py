@@ -107,7 +107,7 @@ def for_each(inputs: Iterable[Path], action: Callable[[Path], None]) -> None:
         except BbansError as error:
             complain(str(error))
             failed = True
-        except Stop:
+        except (Stop, BrokenPipeError):
             raise
         except Exception as error:
             if click.get_current_context().find_root().params.get("debug"):
@@ -136,7 +136,7 @@ class Outputs:
         from bbans.image.files import check_output
 
         if self.output is None:
-            target = path.with_name(name)
+            target = path.parent / name
         else:
             target = self.output / name if self.into_directory else self.output
         real = os.path.realpath(target)

@@ -16,13 +16,14 @@ from bbans.ans import Message
 
 Integers = NDArray[Any]
 Symbols = Any  # an array of integers, or a list or tuple of symbols for the combinators
+Stack = Any  # a `Message`; combinators only hand it on, so it may be whatever their innermost codecs take for one
 
 
 class Codec(NamedTuple):
     """`push(message, symbols)` adds symbols to the message; `pop(message)` removes and returns them."""
 
-    push: Callable[[Message, Symbols], None]
-    pop: Callable[[Message], Symbols]
+    push: Callable[[Stack, Symbols], None]
+    pop: Callable[[Stack], Symbols]
 
 
 def from_intervals(
@@ -56,11 +57,11 @@ def from_intervals(
 def serial(codecs: Sequence[Codec]) -> Codec:
     """Several codecs one after another; symbols are a list, one entry for each. Pops return them in order."""
 
-    def push(message: Message, symbols: Sequence[Symbols]) -> None:
+    def push(message: Stack, symbols: Sequence[Symbols]) -> None:
         for codec, x in zip(reversed(codecs), reversed(symbols), strict=True):
             codec.push(message, x)
 
-    def pop(message: Message) -> list[Symbols]:
+    def pop(message: Stack) -> list[Symbols]:
         return [codec.pop(message) for codec in codecs]
 
     return Codec(push, pop)
@@ -82,12 +83,12 @@ def substack(codec: Codec, view: Any) -> Codec:
 def dependent(first: Codec, then: Callable[[Symbols], Codec]) -> Codec:
     """p(a) p(b | a): symbols are (a, b), and `then(a)` is the codec of b."""
 
-    def push(message: Message, symbols: tuple[Symbols, Symbols]) -> None:
+    def push(message: Stack, symbols: tuple[Symbols, Symbols]) -> None:
         a, b = symbols
         then(a).push(message, b)
         first.push(message, a)
 
-    def pop(message: Message) -> tuple[Symbols, Symbols]:
+    def pop(message: Stack) -> tuple[Symbols, Symbols]:
         a = first.pop(message)
         return a, then(a).pop(message)
 
@@ -97,11 +98,11 @@ def dependent(first: Codec, then: Callable[[Symbols], Codec]) -> Codec:
 def autoregressive(given: Callable[[list[Symbols]], Codec], count: int) -> Codec:
     """p(x_1) p(x_2 | x_1) ...: `given(earlier)` is the codec of the next symbol; symbols are a list of `count`."""
 
-    def push(message: Message, symbols: Sequence[Symbols]) -> None:
+    def push(message: Stack, symbols: Sequence[Symbols]) -> None:
         for i in reversed(range(count)):
             given(list(symbols[:i])).push(message, symbols[i])
 
-    def pop(message: Message) -> list[Symbols]:
+    def pop(message: Stack) -> list[Symbols]:
         earlier: list[Symbols] = []
         for _ in range(count):
             earlier.append(given(list(earlier)).pop(message))

@@ -46,9 +46,7 @@ class Mixture:
 
     def __getitem__(self, part: slice) -> Mixture:
         """The mixtures of some symbols."""
-        return Mixture(
-            self.tables, self.weights[:, part], self.means[:, part], self.scales[:, part], self.lo, self.hi
-        )
+        return Mixture(self.tables, self.weights[:, part], self.means[:, part], self.scales[:, part], self.lo, self.hi)
 
     def interval(self, x: NDArray[Any]) -> tuple[Int64, Int64]:
         """(starts, freqs) out of 2^24 of symbols x [n]. Every freq is at least 1."""

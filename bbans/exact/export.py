@@ -87,9 +87,7 @@ def quantise(
 def _bound(weight: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
     """The largest magnitude that any partial sum of each output channel can take, in units of its last place."""
     return (
-        ACTIVATION_MAX * weight.abs().double().flatten(1).sum(1)
-        + bias.abs().double()
-        + torch.exp2(shift.double() - 1)
+        ACTIVATION_MAX * weight.abs().double().flatten(1).sum(1) + bias.abs().double() + torch.exp2(shift.double() - 1)
     )
 
 
@@ -121,5 +119,3 @@ def setattr_child(parent: nn.Module, child: str, module: nn.Module) -> None:
         parent[int(child)] = module
     else:
         setattr(parent, child, module)
-
-

@@ -85,16 +85,12 @@ def decode_tile(model: Model, payload: bytes, height: int, width: int, channels:
     return decode_tiles(model, [payload], height, width, channels)[0]
 
 
-def encode_tiles(
-    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False
-) -> list[tuple[bytes, TileStats]]:
+def encode_tiles(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False) -> list[tuple[bytes, TileStats]]:
     """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one."""
     count, height, width, channels = pixels.shape
     dims = height * width * channels
     schedules = [Schedule(dims) for _ in range(count)]
-    tiles = [
-        _Tile(Message.empty(s.first, seed=PADDING_SEED), s, None, 0.0 if want_elbo else None) for s in schedules
-    ]
+    tiles = [_Tile(Message.empty(s.first, seed=PADDING_SEED), s, None, 0.0 if want_elbo else None) for s in schedules]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
     with arithmetic():
         _TileCodec(model, channels, dims).picture(height, width).push(tiles, _to_ycocg(pixels, model.device))
@@ -109,9 +105,7 @@ def encode_tiles(
     return results
 
 
-def decode_tiles(
-    model: Model, payloads: Sequence[bytes], height: int, width: int, channels: int
-) -> NDArray[np.uint8]:
+def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """The inverse of `encode_tiles`: [n, height, width, channels]."""
     dims = height * width * channels
     sizes = [((height // 2) * ((width + 1) // 2))] * channels
@@ -399,4 +393,3 @@ def _from_ycocg(x: Tensor, channels: int) -> NDArray[np.uint8]:
     values = x.to(torch.int32)
     rgb = values[:, :1] if channels == 1 else lattice.rgb_from_ycocg(values)
     return rgb.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
-

@@ -128,7 +128,7 @@ class Header:
         return head + checksum(head).to_bytes(_HASH_BYTES, "little")
 
     @classmethod
-    def parse(cls, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
+    def parse(cls, data: bytes) -> Header:
         """The header of a whole file, checked against itself and against the file's length.
 
         Raises `BadFile` (not a bbans file; truncated; header damaged; bytes after the end), `UnsupportedVersion` and
@@ -144,7 +144,7 @@ class Header:
             raise BadFile(f"has a picture mode (code {code}) that this bbans does not know")
         if not width or not height:
             raise _contradiction("the picture has no pixels")
-        check_size(width, height, max_pixels)
+        check_size(width, height)
         count = tile_count(width, height, side)
         if count * _LEAST_TILE_BYTES > reader.left():
             raise _contradiction("it has fewer tiles than the picture needs")
@@ -162,10 +162,10 @@ class Header:
         return header
 
 
-def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Raises `TooLarge` for a picture of more than `max_pixels`."""
-    if width * height > max_pixels:
-        raise TooLarge(f"has {width} x {height} pixels; bbans takes pictures of up to {max_pixels} pixels")
+def check_size(width: int, height: int) -> None:
+    """Raises `TooLarge` for a picture of more than `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise TooLarge(f"has {width} x {height} pixels; bbans takes pictures of up to {MAX_PIXELS} pixels")
 
 
 def join(header: Header, payloads: Sequence[bytes]) -> bytes:

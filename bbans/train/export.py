@@ -1,4 +1,4 @@
-"""From a training run to a model's folder: integer weights, tables, known answers, and the float weights beside them."""
+"""From a trained float model to a model's folder: integer weights, tables, known answers, and the float weights."""
 
 from __future__ import annotations
 

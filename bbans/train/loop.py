@@ -6,7 +6,6 @@ it. Cut off anywhere, the same command resumes from the checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -22,10 +21,9 @@ from torch import Tensor, nn
 
 from bbans.train.data import Crops, Mix, load_rgb
 from bbans.vae import lattice
+from bbans.vae.layers import channels_last
 from bbans.vae.objectives import photo_elbo
 from bbans.vae.photo import PhotoConfig, PhotoVAE
-
-TRAIN_LEVELS = 4
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Recipe:
     ema: float = 0.999
     clip: float = 1.0
     seed: int = 0
-    levels: int = TRAIN_LEVELS
+    levels: int = 4  # of each crop; coarser ones are too few pixels to matter
     model: PhotoConfig = field(default_factory=PhotoConfig)
     mix: Mix = field(default_factory=Mix)
 
@@ -101,7 +99,7 @@ def train(
     report: Callable[[int, dict[str, Any]], None] = lambda step, record: None,
 ) -> PhotoVAE:
     """Train or resume the run in `out`; returns the EMA model. `stop_after`: seconds after which it checkpoints and
-    returns early."""
+    returns early. `report(step, record)` is called every 20 steps, and with what was validated."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -110,8 +108,7 @@ def train(
             torch.cuda.set_device(device)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    model = PhotoVAE(recipe.model).to(device, memory_format=torch.channels_last)
-    ema = PhotoVAE(recipe.model).to(device, memory_format=torch.channels_last)
+    model, ema = (channels_last(PhotoVAE(recipe.model).to(device)) for _ in range(2))
     ema.load_state_dict(model.state_dict())
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
     start = 0
@@ -123,7 +120,7 @@ def train(
         optimiser.load_state_dict(saved["optimiser"])
         start = saved["step"]
         torch.set_rng_state(saved["random"].cpu())
-    torch.manual_seed(hash((recipe.seed, rank, start)) % 2**31)
+    torch.manual_seed(recipe.seed + 1000 * start + rank)
     loss_of: nn.Module = _Loss(model, recipe.levels)
     if world > 1:
         loss_of = nn.parallel.DistributedDataParallel(loss_of)
@@ -152,9 +149,8 @@ def train(
 
     begun = saved_at = time.monotonic()
     mean: Tensor | None = None
-    # gradients go through bf16 only where it is fast; validation and export are always float32
-    autocast = torch.autocast(device.type, torch.bfloat16)
-    step = start
+    autocast = torch.autocast(device.type, torch.bfloat16)  # for gradients only; validation and export are float32
+    done = start
     for step in range(start, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
@@ -179,12 +175,11 @@ def train(
             elif not rank:
                 report(done, now)
         if done % validate_every == 0 and not rank and validation:
-            with contextlib.nullcontext():
-                log(done, {"validation": validate(ema, validation, device)})
+            log(done, {"validation": validate(ema, validation, device)})
         if time.monotonic() - saved_at > 60 * checkpoint_minutes:
             save(done)
             saved_at = time.monotonic()
         if time.monotonic() - begun > stop_after:
             break
-    save(step + 1 if start < recipe.steps else start)
+    save(done)
     return ema

@@ -6,8 +6,17 @@ It knows a convolution, an addend and a ReLU. It carries the *names* of the scal
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def channels_last(network: AnyModule) -> AnyModule:
+    """The network with its weights laid out as convolutions on CPUs like them."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Conv(nn.Conv2d):

@@ -67,15 +67,19 @@ def photo_level(model: PhotoVAE, x: Tensor, *, grey: bool = False) -> tuple[Leve
         total = x.new_zeros(())
         for channel, mine in enumerate(head.split(h)[: 1 if grey else 3]):
             params = head.channel(channel, mine, seen[:, :channel])
-            total = total + likelihoods.logistic_mixture_nll(
-                params,
-                target[:, channel : channel + 1],
-                prediction[:, channel : channel + 1] / 4,
-                *RANGES[channel],
-            ).sum()
+            total = (
+                total
+                + likelihoods.logistic_mixture_nll(
+                    params,
+                    target[:, channel : channel + 1],
+                    prediction[:, channel : channel + 1] / 4,
+                    *RANGES[channel],
+                ).sum()
+            )
         nats.append(total)
     bits = 1 / math.log(2.0)
-    return Level(*(n * bits for n in nats), kl=kl * bits), c
+    nats_d, nats_b, nats_e = nats
+    return Level(nats_d * bits, nats_b * bits, nats_e * bits, kl * bits), c
 
 
 def photo_elbo(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False) -> tuple[list[Level], Tensor]:
@@ -85,8 +89,6 @@ def photo_elbo(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = Fals
         level, x = photo_level(model, x, grey=grey)
         parts.append(level)
     return parts, x
-
-
 
 
 def _cut(x: Tensor, rows: int, columns: int) -> Tensor:

@@ -17,6 +17,7 @@ replaced every `Conv`, on integers. This module doesn't know pixels, colours or 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class Head(nn.Module):
         self.out = nn.ModuleList(
             Conv(config.hidden, 3 * config.mixtures, 1, source=hidden, target="params", relu=False) for _ in range(3)
         )
+        for out in self.out:
+            _spread(cast(Conv, out), config.mixtures)
 
     def split(self, features: Tensor) -> tuple[Tensor, ...]:
         """What each channel takes from the features: three tensors [N, hidden, h, w]."""
@@ -66,6 +69,14 @@ class Head(nn.Module):
         """
         h = self.earlier[channel - 1](earlier, add=mine) if channel else torch.relu(mine)
         return self.out[channel](h)
+
+
+def _spread(out: Conv, mixtures: int) -> None:
+    """Start with components apart, ±0.8 pixels, and 4 pixels wide."""
+    assert out.bias is not None
+    with torch.no_grad():
+        out.bias[mixtures : 2 * mixtures] = torch.linspace(-0.05, 0.05, mixtures)
+        out.bias[2 * mixtures :] = 2.0
 
 
 class PhotoVAE(nn.Module):
@@ -100,12 +111,6 @@ class PhotoVAE(nn.Module):
         self.blocks_b = nn.Sequential(*(Residual(c, stream="db", inner=f"b.{i}") for i in range(nb)))
         self.blocks_e = nn.Sequential(*(Residual(c, stream="e", inner=f"e.{i}") for i in range(ne)))
         self.head_d, self.head_b, self.head_e = Head(config, "d", "db"), Head(config, "b", "db"), Head(config, "e", "e")
-        with torch.no_grad():
-            for head in (self.head_d, self.head_b, self.head_e):
-                for out in head.out:
-                    bias = out.bias
-                    bias[k : 2 * k] = torch.linspace(-0.05, 0.05, k)
-                    bias[2 * k :] = 2.0
 
     def params_digits(self) -> dict[str, tuple[int, ...]]:
         """Binary digits after the point of each output of the layers with target `params`, by the layers' names.

@@ -173,3 +173,21 @@ def test_tiny_pictures_are_no_special_case(shape: tuple[int, ...], run: Callable
     assert run("compress", "tiny.png").code == 0
     assert run("decompress", "tiny.png.bbans", "-o", "out.png").code == 0
     np.testing.assert_array_equal(np.asarray(Image.open("out.png")), pixels)
+
+
+def test_warnings_are_one_line_too(
+    run: Callable, photo: Path, fake_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import warnings
+
+    encode = fake_codec.encode_tile
+
+    def warn(*args: object, **options: object) -> object:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("slow", RuntimeWarning, stacklevel=1)
+        return encode(*args, **options)
+
+    monkeypatch.setattr(fake_codec, "encode_tile", warn)
+    result = run("compress", "photo.png")
+    assert (result.code, result.err) == (0, "bbans: warning: slow\n")

@@ -26,11 +26,11 @@ def picture_of(pixels: np.ndarray) -> Picture:
 
 
 def decode(data: bytes) -> Picture:
-    return decompress_picture(data, lambda model_id: Model())  # type: ignore[arg-type,return-value]
+    return decompress_picture(data, lambda model_id: Model())
 
 
 def encode(picture: Picture) -> bytes:
-    return compress_picture(picture, Model())[0]  # type: ignore[arg-type]
+    return compress_picture(picture, Model())[0]
 
 
 @pytest.fixture
@@ -54,12 +54,12 @@ def test_round_trip(
 
 def test_report_accounts_for_every_bit(fake_codec: types.ModuleType, small_tiles: None, random_pixels: Pixels) -> None:
     picture = picture_of(random_pixels(20, 20, 3))
-    data, report = compress_picture(picture, Model(), want_elbo=True)  # type: ignore[arg-type]
+    data, report = compress_picture(picture, Model(), want_elbo=True)
     rates = report.per_dim()
     assert report.total == 8 * len(data) and report.dims == 1200 and report.initial == 4 * 32
-    assert rates["net"] + rates["initial"] + rates["container"] == pytest.approx(rates["total"])  # type: ignore[operator]
+    assert rates["net"] + rates["initial"] + rates["container"] == pytest.approx(rates["total"])
     assert report.elbo == report.net - 4
-    assert compress_picture(picture, Model())[1].elbo is None  # type: ignore[arg-type]
+    assert compress_picture(picture, Model())[1].elbo is None
 
 
 @pytest.mark.parametrize("error", [BadFile("wrong end"), OutOfBits("3 words short")])

@@ -1,0 +1,112 @@
+"""`bbans train` behind its options: recipes, held-out pictures, progress, and export at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bbans.errors import BbansError
+from bbans.memory import keep_large_buffers
+from bbans.train.data import Mix, find_images
+from bbans.train.export import export
+from bbans.train.loop import Recipe, train
+from bbans.vae.photo import PhotoConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HOLD_OUT = 20  # one picture in so many validates when none were named
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe.toml: keys of `Recipe`, tables [model] (`PhotoConfig`) and [mix] (`Mix`). Raises `BbansError`."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BbansError(f"{path}: not a recipe ({error})") from error
+    raw.pop("family", None)
+    model, mix = raw.pop("model", {}), raw.pop("mix", {})
+    if "blocks" in model:
+        model["blocks"] = tuple(model["blocks"])
+    for kind, table in ((Recipe, raw), (PhotoConfig, model), (Mix, mix)):
+        if unknown := set(table) - {f.name for f in fields(kind)}:
+            raise BbansError(f"{path}: unknown key {min(unknown)!r} for {kind.__name__}")
+    return Recipe(**raw, model=PhotoConfig(**model), mix=Mix(**mix))
+
+
+def main_train(
+    family: str,
+    data: list[Path],
+    output: Path,
+    *,
+    config: Path | None,
+    validation: list[Path],
+    root: Path | None,
+    device: str,
+) -> None:
+    """Train, or resume, and export to `output`. Raises `BbansError`."""
+    if family != "photo":
+        raise BbansError(f"no model family {family!r}; there is: photo")
+    keep_large_buffers()
+    recipe = read_recipe(config) if config else Recipe()
+    files = find_images(data, root)
+    held_out = find_images(validation, root) if validation else files[::HOLD_OUT]
+    files = [f for f in files if f not in set(held_out)] or files
+    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    output.mkdir(parents=True, exist_ok=True)
+    if config and config.resolve() != (output / "recipe.toml").resolve():
+        (output / "recipe.toml").write_text(config.read_text())
+    first = os.environ.get("RANK", "0") == "0"
+    with ExitStack() as stack:
+        report = stack.enter_context(_Progress(recipe.steps)) if first else _silent
+        ema = train(recipe, files, held_out, output, device=place, report=report)
+    if first:
+        export(ema, files, output)
+
+
+def _silent(step: int, record: dict[str, Any]) -> None:
+    pass
+
+
+class _Progress:
+    """A bar on a terminal, plain lines elsewhere, both on standard error."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("starting", total=steps)
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, step: int, record: dict[str, Any]) -> None:
+        if "validation" in record:
+            parts = ", ".join(f"{k} {v:.4f}" for k, v in record["validation"].items())
+            self.console.print(f"step {step}: validation {parts} bits per dim", highlight=False)
+            return
+        line = f"{record['bpd']:.4f} bits per dim, KL {record['kl']:.4f}"
+        self.bar.update(self.task, completed=step, description=line)
+        if not self.console.is_terminal and step % 500 == 0:
+            self.console.print(f"step {step}: {line}", highlight=False)
