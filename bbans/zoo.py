@@ -152,7 +152,7 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
         config = described["config"]
         network = PhotoVAE(PhotoConfig(**{**config, "blocks": tuple(config["blocks"])}))
         tables = Tables(
-            ScaleTables(tensors["tables.values"], tensors["tables.halves"], tensors["tables.shifts"]),
+            ScaleTables.from_upper(*(tensors[f"tables.{part}"] for part in ("upper", "halves", "shifts"))),
             tensors["tables.edges"],
             tensors["tables.exp2"],
         )

@@ -84,3 +84,33 @@ def random_pixels() -> Iterator[Callable[..., np.ndarray]]:
     """random_pixels(h, w, c): uint8 noise from a fixed seed."""
     random = np.random.default_rng(0)
     yield lambda *shape: random.integers(0, 256, shape, np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders of exported `photo` models of random weights, by their number of latents: 0 and 2."""
+    import torch
+    from PIL import Image
+
+    from bbans.train.export import export
+    from bbans.vae.photo import PhotoConfig, PhotoVAE
+
+    folder, random = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
+    pictures = [folder / f"{i}.png" for i in range(3)]
+    for path in pictures:
+        y, x, c = np.ogrid[:48, :40, :3]
+        waves = 128 + 70 * np.sin(x / random.uniform(3, 20) + c) + 50 * np.cos(y / random.uniform(3, 20))
+        Image.fromarray((waves + random.normal(0, 4, waves.shape)).clip(0, 255).astype(np.uint8)).save(path)
+    for latents in (0, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(latents)
+            sizes = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=latents, regional=8, blocks=(1, 1, 1))
+            model = PhotoVAE(sizes)
+            with torch.no_grad():
+                for weights in model.parameters():
+                    weights.add_(0.05 * torch.randn_like(weights))
+                for head in (model.head_d, model.head_b, model.head_e):
+                    for out in head.out:
+                        out.bias[-sizes.mixtures :] = 3.5  # log2 of the scales: no pixel is quite improbable
+            export(model, pictures, folder / str(latents))
+    return {latents: folder / str(latents) for latents in (0, 2)}

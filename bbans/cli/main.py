@@ -20,6 +20,7 @@ from bbans.cli.info import info, models
 from bbans.cli.shared import Stop, complain, explain
 from bbans.cli.train import train
 from bbans.errors import BbansError
+from bbans.memory import keep_large_buffers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,6 +28,7 @@ from bbans.errors import BbansError
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 def cli(debug: bool) -> None:
     """Compress images losslessly, with bits-back coding from a VAE."""
+    keep_large_buffers()
 
 
 for _command in (compress, decompress, info, test, models, evaluate, train):

@@ -112,7 +112,7 @@ class _Search:
         self.least = -self.most
         self.middles = tables.middles[index]
         self.values = tables.values
-        self.means = mixture.means + np.int32(UNIT // 2)
+        self.means = mixture.means + (UNIT // 2 - tables.roundings)[index]
         self._at = np.empty_like(self.means)
         self._looked_up = np.empty(self.means.shape, np.uint32)
 

@@ -45,18 +45,33 @@ class ScaleTables:
 
     @classmethod
     def build(cls, cdf: Callable[[NDArray[np.float64]], NDArray[np.float64]], reach: float) -> ScaleTables:
-        """Tables of the standard CDF `cdf`, cut at ±reach scales, where it must be within 2^-20 of 0 and 1."""
+        """Tables of the standard, symmetric CDF `cdf`, cut at ±reach scales, where it is within 2^-20 of 0 and 1."""
         scales = scale_of(np.arange(SCALES))
         shifts = np.clip(np.floor(np.log2(scales)), 0, 4).astype(np.int32)
         steps = (1 << shifts) / UNIT
         halves = np.ceil(reach * scales / steps).astype(np.int32)
         rows = []
         for scale, step, half in zip(scales, steps, halves, strict=True):
-            x = np.arange(-half, half + 1) * step
-            row = np.rint(cdf(x / scale) * MASS)
-            row[0], row[-1] = 0, MASS
+            row = np.rint(cdf(np.arange(half + 1) * step / scale) * MASS)
+            row[0], row[-1] = MASS // 2, MASS
             rows.append(np.maximum.accumulate(row).astype(np.uint32))
-        return cls(np.concatenate(rows), halves, shifts)
+        return cls.from_upper(np.concatenate(rows), halves, shifts)
+
+    @classmethod
+    def from_upper(cls, upper: NDArray[np.uint32], halves: Int32, shifts: Int32) -> ScaleTables:
+        """Tables from their upper halves, middles included, end to end: a symmetric CDF has F(-x) = 1 - F(x)."""
+        rows = np.split(upper, np.cumsum(halves + 1)[:-1])
+        return cls(np.concatenate([r for row in rows for r in (MASS - row[:0:-1], row)]), halves, shifts)
+
+    def upper(self) -> NDArray[np.uint32]:
+        """What `from_upper` takes."""
+        rows = np.split(self.values, np.cumsum(2 * self.halves + 1)[:-1])
+        return np.concatenate([row[half:] for row, half in zip(rows, self.halves, strict=True)])
+
+    @cached_property
+    def roundings(self) -> Int32:
+        """Half a step of each table: added to a location, its shortening rounds to nearest."""
+        return ((1 << self.shifts) >> 1).astype(np.int32)
 
     @cached_property
     def middles(self) -> Int32:

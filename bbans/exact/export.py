@@ -86,9 +86,8 @@ def quantise(
 
 def _bound(weight: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
     """The largest magnitude that any partial sum of each output channel can take, in units of its last place."""
-    return (
-        ACTIVATION_MAX * weight.abs().double().flatten(1).sum(1) + bias.abs().double() + torch.exp2(shift.double() - 1)
-    )
+    mass = weight.double().abs().flatten(1).sum(1)  # double first: an int16 of -2^15 has no magnitude
+    return ACTIVATION_MAX * mass + bias.double().abs() + torch.exp2(shift.double() - 1)
 
 
 def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -98,8 +97,10 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
         except KeyError as error:
             raise BadModel(f"the model lacks the tensor {error}") from error
-        if weight.shape != layer.weight.shape or bool((_bound(weight, bias, shift) >= EXACT_LIMIT).any()):
-            raise BadModel(f"{name}: the model's weights are not exact or of the wrong shape")
+        if weight.shape != layer.weight.shape or not bias.shape == shift.shape == weight.shape[:1]:
+            raise BadModel(f"{name}: the model's weights are of the wrong shape")
+        if bool((shift < 1).any()) or bool((_bound(weight, bias, shift) >= EXACT_LIMIT).any()):
+            raise BadModel(f"{name}: the model's weights are not exact")
         highest = PARAMETER_MAX if layer.target == "params" else ACTIVATION_MAX
         exact = IntConv(
             weight,

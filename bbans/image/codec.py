@@ -176,12 +176,12 @@ class _TileCodec:
         regions = net.regions(see_c)
 
         def likelihood(z: list[_Latents]) -> Codec:
-            add_d, add_b = net.condition(regions, self._latent_values(z, regions), size)
-            h = net.features_d(see_c, add_d)
+            tell_d, tell_b = net.condition(regions, self._latent_values(z, regions))
+            h = net.features_d(see_c, tell_d)
 
             def b_given(d: Tensor) -> Codec:
                 full = lattice.fill(d, c)
-                h_b = net.features_b(h, lattice.residual(full, prediction_d), add_b)
+                h_b = net.features_b(h, lattice.residual(full, prediction_d), tell_b)
                 return self._phase(net.head_b, h_b, lattice.predict_b(c, full), size_b)
 
             return dependent(self._phase(net.head_d, h, prediction_d, size_d), b_given)
@@ -197,7 +197,7 @@ class _TileCodec:
 
         def e_given(db: tuple[Tensor, Tensor]) -> Codec:
             full_d, see_d, see_b = seen(*db)
-            h = net.features_e(see_c, see_d, see_b, net.condition_e(regions, size))
+            h = net.features_e(see_c, see_d, see_b, regions)
             return self._phase(net.head_e, h, lattice.predict_e(c, full_d), size_e, grows=finest)
 
         if net.config.latents:
@@ -276,25 +276,28 @@ class _TileCodec:
         """The channels of one phase, one after another; symbols are tensors [n, 3, *size]."""
         rows, columns = size
         prediction = prediction[..., :rows, :columns]
-        shared = head.split(features[..., :rows, :columns]) if rows and columns else ()
 
-        def given(earlier: list[Tensor]) -> Codec:
-            channel = len(earlier)
-            if not rows or not columns:
-                return _nothing(features, size)
-            before = torch.cat(earlier, 1) if earlier else prediction[:, :0]
-            residuals = lattice.residual(before, prediction[:, :channel])
-            params = head.channel(channel, shared[channel], residuals)
-            mixtures = self._mixture(params, prediction[:, channel], channel)
-            return _plane(mixtures, size, params, grows=self.channels - 1 - channel if grows else None)
+        def planes() -> Codec:
+            """Made when needed and dropped after: what the channels take from the features is large."""
+            shared = head.split(features[..., :rows, :columns]) if rows and columns else ()
 
-        planes = autoregressive(given, self.channels)
+            def given(earlier: list[Tensor]) -> Codec:
+                channel = len(earlier)
+                if not shared:
+                    return _nothing(features, size)
+                before = torch.cat(earlier, 1) if earlier else prediction[:, :0]
+                residuals = lattice.residual(before, prediction[:, :channel])
+                params = head.channel(channel, shared[channel], residuals)
+                mixtures = self._mixture(params, prediction[:, channel], channel)
+                return _plane(mixtures, size, params, grows=self.channels - 1 - channel if grows else None)
+
+            return autoregressive(given, self.channels)
 
         def push(tiles: Tiles, x: Tensor) -> None:
-            planes.push(tiles, [x[:, i : i + 1] for i in range(self.channels)])
+            planes().push(tiles, [x[:, i : i + 1] for i in range(self.channels)])
 
         def pop(tiles: Tiles) -> Tensor:
-            popped = planes.pop(tiles)
+            popped = planes().pop(tiles)
             x = torch.cat([*popped, *([torch.zeros_like(popped[0])] * (3 - self.channels))], 1)
             return x.contiguous(memory_format=torch.channels_last)
 

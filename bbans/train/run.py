@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from bbans.errors import BbansError
-from bbans.memory import keep_large_buffers
 from bbans.train.data import Mix, find_images
 from bbans.train.export import export
 from bbans.train.loop import Recipe, train
@@ -55,7 +54,6 @@ def main_train(
     """Train, or resume, and export to `output`. Raises `BbansError`."""
     if family != "photo":
         raise BbansError(f"no model family {family!r}; there is: photo")
-    keep_large_buffers()
     recipe = read_recipe(config) if config else Recipe()
     files = find_images(data, root)
     held_out = find_images(validation, root) if validation else files[::HOLD_OUT]

@@ -39,7 +39,6 @@ def photo_level(model: PhotoVAE, x: Tensor, *, grey: bool = False) -> tuple[Leve
     see_c = lattice.inputs_c(c, pd) * INPUT_SCALE
     see_d = lattice.residual(d, pd) * INPUT_SCALE
     see_b = lattice.residual(b, pb) * INPUT_SCALE
-    size = (c.shape[-2], c.shape[-1])
 
     regions = model.regions(see_c)
     kl, z = x.new_zeros(()), None
@@ -48,10 +47,10 @@ def photo_level(model: PhotoVAE, x: Tensor, *, grey: bool = False) -> tuple[Leve
         log2_scale = log2_scale.clamp(*POSTERIOR_SCALE_RANGE)
         z = likelihoods.sample_logistic(mean, log2_scale)
         kl = (likelihoods.logistic_log_density(z, mean, log2_scale) - likelihoods.logistic_log_density(z)).sum()
-    add_d, add_b = model.condition(regions, z, size)
-    h_d = model.features_d(see_c, add_d)
-    h_b = model.features_b(h_d, see_d, add_b)
-    h_e = model.features_e(see_c, see_d, see_b, model.condition_e(regions, size))
+    tell_d, tell_b = model.condition(regions, z)
+    h_d = model.features_d(see_c, tell_d)
+    h_b = model.features_b(h_d, see_d, tell_b)
+    h_e = model.features_e(see_c, see_d, see_b, regions)
 
     nats = []
     for phase, h, target, prediction in zip(

@@ -85,7 +85,7 @@ class PhotoVAE(nn.Module):
     def __init__(self, config: PhotoConfig) -> None:
         super().__init__()
         self.config = config
-        c, r, k, zc = config.channels, config.regional, config.mixtures, config.latents
+        c, r, zc = config.channels, config.regional, config.latents
         nd, nb, ne = config.blocks
 
         def pyramid(name: str, channels_in: int) -> nn.Sequential:
@@ -127,12 +127,11 @@ class PhotoVAE(nn.Module):
 
         c: [N, 6, h, w]; d, b: [N, 3, h, w]; z: [N, latents, ceil(h/8), ceil(w/8)].
         """
-        size = (c.shape[-2], c.shape[-1])
         regions = self.regions(c)
-        add_d, add_b = self.condition(regions, z if self.config.latents else None, size)
-        h_d = self.features_d(c, add_d)
-        h_b = self.features_b(h_d, d, add_b)
-        h_e = self.features_e(c, d, b, self.condition_e(regions, size))
+        tell_d, tell_b = self.condition(regions, z if self.config.latents else None)
+        h_d = self.features_d(c, tell_d)
+        h_b = self.features_b(h_d, d, tell_b)
+        h_e = self.features_e(c, d, b, regions)
         out = [self.infer(c, d, b)] if self.config.latents else []
         for head, h in ((self.head_d, h_d), (self.head_b, h_b), (self.head_e, h_e)):
             for channel, mine in enumerate(head.split(h)):
@@ -149,32 +148,32 @@ class PhotoVAE(nn.Module):
         """Parameters [N, 2 latents, ...] of q(z | C, D, B): means, then log2-scales."""
         return self.posterior(self.encoder(torch.cat([c, d, b], 1)))
 
-    def condition(self, regions: Tensor, z: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Addends [N, channels, *size] for the networks of D and of B. The only way in which z is seen."""
-        add = self.from_latent(z) if z is not None else None
-        both = _enlarge(self.bias_db(self.from_region(regions, add=add)), size)
-        d, b = both.chunk(2, 1)
-        return d, b
+    def condition(self, regions: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the networks of D and of B are told of each region: [N, channels, ceil(h/8), ceil(w/8)] each.
 
-    def condition_e(self, regions: Tensor, size: tuple[int, int]) -> Tensor:
-        """Addend [N, channels, *size] for the network of E, from C alone."""
-        return _enlarge(self.bias_e(regions), size)
+        The only way in which z is seen.
+        """
+        add = self.from_latent(z) if z is not None else None
+        d, b = self.bias_db(self.from_region(regions, add=add)).chunk(2, 1)
+        return d, b
 
     # -- phases --------------------------------------------------------------------------------------------------
 
-    def features_d(self, c: Tensor, addend: Tensor) -> Tensor:
-        """c: inputs from C [N, 6, h, w] -> features [N, channels, h, w]."""
-        return self.blocks_d(self.enter_d(c, add=addend))
+    def features_d(self, c: Tensor, told: Tensor) -> Tensor:
+        """c: inputs from C [N, 6, h, w]; told: by `condition` -> features [N, channels, h, w]."""
+        return self.blocks_d(self.enter_d(c, add=_enlarge(told, c)))
 
-    def features_b(self, h: Tensor, d: Tensor, addend: Tensor) -> Tensor:
+    def features_b(self, h: Tensor, d: Tensor, told: Tensor) -> Tensor:
         """h: the features of D, refined by d, its residuals [N, 3, h, w]."""
-        return self.blocks_b(self.enter_b(d, add=h + addend))
+        return self.blocks_b(self.enter_b(d, add=_enlarge(told, d).add(h)))
 
-    def features_e(self, c: Tensor, d: Tensor, b: Tensor, addend: Tensor) -> Tensor:
-        return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), add=addend))
+    def features_e(self, c: Tensor, d: Tensor, b: Tensor, regions: Tensor) -> Tensor:
+        """Of the regions this network is told what C alone tells."""
+        return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), add=_enlarge(self.bias_e(regions), c)))
 
 
-def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Repeat each region 8x8 times and cut to `size`. Exact on integers."""
+def _enlarge(x: Tensor, like: Tensor) -> Tensor:
+    """Repeat each region 8x8 times and cut to the size of `like`. Exact on integers."""
+    h, w = like.shape[-2:]
     large = F.interpolate(x, scale_factor=REGION, mode="nearest")
-    return large if large.shape[-2:] == size else large[..., : size[0], : size[1]]
+    return large if large.shape[-2:] == (h, w) else large[..., :h, :w]

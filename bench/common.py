@@ -1,0 +1,102 @@
+"""What the benchmarks share: where pictures and results are, tables in Markdown, what a result was measured on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bbans.errors import BbansError
+from bbans.train.data import find_images
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+DATA = Path(os.environ.get("BBANS_DATA") or ROOT.parent / "shared" / "data")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def model_option(command: Command) -> Command:
+    """-m MODEL."""
+    return click.option("-m", "--model", metavar="MODEL", help="A model's name or folder.  [default: photo]")(command)
+
+
+def output_option(command: Command) -> Command:
+    """-o OUTDIR."""
+    return click.option(
+        "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where results go."
+    )(command)
+
+
+def images(named: Sequence[Path], default: str) -> list[Path]:
+    """The image files that were named (files, folders, .txt lists), or else those at `default` in the data folder.
+
+    Ends the process with exit code 0 when they aren't there: a benchmark that lacks its data set is no failure.
+    """
+    try:
+        return find_images(list(named) or [DATA / default])
+    except (BbansError, OSError) as error:
+        print(f"{error}: nothing measured; name images, or set BBANS_DATA to the folder that holds {default}")
+        sys.exit(0)
+
+
+def command_line(module: str) -> str:
+    """How this process was started, to be typed again."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def machine() -> dict[str, str | int]:
+    """What a result depends on besides the code: processor, cores, versions."""
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pillow")}
+    return {"cpu": _cpu(), "cores": os.cpu_count() or 1, "python": platform.python_version(), **packages}
+
+
+def machine_line() -> str:
+    """`machine` for people."""
+    facts = machine()
+    return f"{facts.pop('cpu')}, {facts.pop('cores')} cores; " + ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table: the first column to the left, the others to the right."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        return f"| {' | '.join(padded)} |"
+
+    return [line(row) for row in (cells[0], rule, *cells[1:])]
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A cell of a table; what isn't known is a dash."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def write_results(folder: Path, name: str, record: dict[str, Any], lines: Sequence[str]) -> None:
+    """Write NAME.json and NAME.md into the folder, and print the Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(lines) + "\n"
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text)
+    print(text)
+    print(f"written: {folder / name}.json and .md")

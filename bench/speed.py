@@ -1,0 +1,249 @@
+"""How fast bbans is beside its peers, where its time goes, how long it takes to load, and how much memory it needs.
+
+`python -m bench.speed [IMAGE...]`:
+- MP/s from pixels in memory to a file's bytes and back, after load; medians over the runs, in which all coders take
+  turns, so that whatever else the machine does meets them alike. The first run after load is shown apart.
+- Shares of the time, from runs of their own: `bench.stopwatch` says how they are counted.
+- Seconds of `import bbans` and loading the model, in a fresh process; median of 3.
+- Peak memory (max RSS) of `bbans compress` and `bbans decompress` in fresh processes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import click
+import numpy as np
+
+from bbans import zoo
+from bbans.image.files import read_picture, write_picture
+from bbans.image.picture import Picture, compress_picture, decompress_picture
+from bbans.memory import keep_large_buffers
+from bench import common, peers, stopwatch
+
+LARGE = (4000, 6000)  # rows and columns: 24 megapixels
+LOADS = 3
+_LOAD = """
+import sys, time
+begin = time.perf_counter()
+import bbans
+from bbans.zoo import load
+load(sys.argv[1] or None, device="cpu", threads=int(sys.argv[2]))
+print(time.perf_counter() - begin)
+"""
+# A child's max RSS includes what its parent had when it split off, so a small process must stand between.
+_PEAK = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@dataclass
+class Times:
+    """Seconds of one coder on one picture, run after run."""
+
+    compress: list[float] = field(default_factory=list)
+    decompress: list[float] = field(default_factory=list)
+
+    def add(self, seconds: tuple[float, float]) -> None:
+        self.compress.append(seconds[0])
+        self.decompress.append(seconds[1])
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one coder over all pictures, in MP/s."""
+
+    coder: str
+    compress: float
+    decompress: float
+
+
+def own(model: zoo.Model) -> peers.Peer:
+    """bbans as a peer of the others."""
+
+    def encode(picture: Picture) -> tuple[bytes, float]:
+        begin = perf_counter()
+        data, _ = compress_picture(picture, model)
+        return data, perf_counter() - begin
+
+    def decode(data: bytes) -> tuple[peers.Pixels, float]:
+        begin = perf_counter()
+        picture = decompress_picture(data, lambda _: model)
+        return picture.pixels, perf_counter() - begin
+
+    return peers.Peer("bbans", f"{model.name}, id {model.id.hex()}", encode, decode)
+
+
+def once(coder: peers.Peer, picture: Picture) -> tuple[float, float]:
+    """Seconds of compressing and decompressing. Exits when other pixels come back."""
+    data, compress = coder.encode(picture)
+    pixels, decompress = coder.decode(data)
+    if not peers.same_pixels(pixels, picture):
+        sys.exit(f"{coder.name} gives other pixels back")
+    return compress, decompress
+
+
+def take_turns(coders: Sequence[peers.Peer], pictures: Sequence[Picture], runs: int) -> list[Speed]:
+    """MP/s of each coder: all pixels by the sum of the medians."""
+    times = {coder.name: [Times() for _ in pictures] for coder in coders}
+    for _ in range(runs):
+        for i, picture in enumerate(pictures):
+            for coder in coders:
+                times[coder.name][i].add(once(coder, picture))
+    megapixels = sum(picture.width * picture.height for picture in pictures) / 1e6
+
+    def speed(lists: list[list[float]]) -> float:
+        return megapixels / sum(map(statistics.median, lists))
+
+    return [
+        Speed(name, speed([t.compress for t in mine]), speed([t.decompress for t in mine]))
+        for name, mine in times.items()
+    ]
+
+
+def shares(coder: peers.Peer, pictures: Sequence[Picture], runs: int) -> dict[str, dict[str, float]]:
+    """Seconds of each share for all pictures, of compressing and of decompressing; the mean of the runs."""
+
+    def watched(work: Callable[[], object]) -> dict[str, float]:
+        with stopwatch.running() as watch:
+            for _ in range(runs):
+                work()
+            return {share: seconds / runs for share, seconds in watch.read().items()}
+
+    files = [coder.encode(picture)[0] for picture in pictures]
+    return {
+        "compress": watched(lambda: [coder.encode(picture) for picture in pictures]),
+        "decompress": watched(lambda: [coder.decode(data) for data in files]),
+    }
+
+
+def load_seconds(model: str | None, threads: int) -> float:
+    """Of `import bbans` and loading a model in a fresh process, which has started before the clock does."""
+    command = [sys.executable, "-c", _LOAD, model or "", str(threads)]
+    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(LOADS)]
+    return statistics.median(map(float, said))
+
+
+def peak_bytes(picture: Picture, model: str | None, threads: int) -> dict[str, int]:
+    """Max RSS of the commands `bbans compress` and `bbans decompress`, each in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, file, back = (str(Path(folder) / name) for name in ("a.png", "a.bbans", "b.png"))
+        write_picture(picture, Path(source))
+
+        def peak(*arguments: str) -> int:
+            flags = ["--threads", str(threads), *(["-m", model] if model else [])]
+            command = [sys.executable, "-m", "bbans", *arguments, *flags]
+            done = subprocess.run([sys.executable, "-c", _PEAK, *command], capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+            return int(done.stdout)
+
+        peaks = {"compress": peak("compress", source, "-o", file), "decompress": peak("decompress", file, "-o", back)}
+        if not peers.same_pixels(read_picture(back).pixels, picture):
+            sys.exit("bbans gives other pixels back")
+        return peaks
+
+
+def enlarged(picture: Picture) -> Picture:
+    """24 megapixels of the picture and its mirror images, side by side."""
+    height, width = LARGE
+    below, right = max(0, height - picture.height), max(0, width - picture.width)
+    pixels = np.pad(picture.pixels, ((0, below), (0, right), (0, 0)), mode="symmetric")[:height, :width]
+    return Picture(np.ascontiguousarray(pixels), picture.mode)
+
+
+@click.command()
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
+@common.model_option
+@common.output_option
+@click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Runs to take medians of.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of bbans.")
+@click.option("--large", is_flag=True, help="Peak memory of a picture of 24 megapixels, too.")
+def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, threads: int, large: bool) -> None:
+    """Measure speed and memory on IMAGEs.  [default: kodak/kodim01.png in the data folder]"""
+    pictures = [read_picture(path) for path in common.images(images, "kodak/kodim01.png")]
+    memory = {"first picture": peak_bytes(pictures[0], model, threads)}
+    if large:
+        memory["24 MP"] = peak_bytes(enlarged(pictures[0]), model, threads)
+    seconds = load_seconds(model, threads)
+
+    keep_large_buffers()  # as the command does
+    bbans = own(zoo.load(model, device="cpu", threads=threads))
+    first = once(bbans, pictures[0])
+    coders = [bbans, *([peers.jxl(7)] if peers.has_jxl() else []), peers.webp(), peers.png()]
+    speeds = take_turns(coders, pictures, runs)
+    parts = shares(bbans, pictures, min(runs, 3))
+
+    megapixels = pictures[0].width * pictures[0].height / 1e6
+    record = {
+        "command": common.command_line("bench.speed"),
+        "machine": common.machine(),
+        "threads": threads,
+        "coders": {coder.name: coder.how for coder in coders},
+        "speeds": [asdict(speed) for speed in speeds],
+        "first_run": {"compress": megapixels / first[0], "decompress": megapixels / first[1]},
+        "shares_seconds": parts,
+        "load_seconds": seconds,
+        "peak_bytes": memory,
+    }
+    lines = [
+        "# Speed",
+        "",
+        f"- `{record['command']}`",
+        f"- {common.machine_line()}; {threads} threads for the networks of bbans",
+        *(f"- {coder.name}: {coder.how}" for coder in coders),
+        "",
+        *speed_table(speeds),
+        "",
+        f"First run after load: compress {megapixels / first[0]:.2f}, decompress {megapixels / first[1]:.2f} MP/s",
+        "",
+        *share_table(parts),
+        "",
+        f"Import and load: {seconds:.2f} s",
+        "",
+        *common.table(
+            ["peak memory, GB", *memory["first picture"]],
+            [[what, *(f"{value / 1e9:.2f}" for value in peak.values())] for what, peak in memory.items()],
+        ),
+    ]
+    common.write_results(output, "speed", record, lines)
+
+
+def speed_table(speeds: Sequence[Speed]) -> list[str]:
+    """MP/s, and how often that is what cjxl encodes at effort 7."""
+    cjxl = next((speed.compress for speed in speeds if speed.coder == "JXL e7"), None)
+
+    def ratio(speed: float) -> str:
+        return common.number(None if cjxl is None else speed / cjxl, 2)
+
+    return common.table(
+        ["MP/s", "compress", "decompress", "compress / cjxl e7", "decompress / cjxl e7"],
+        [
+            [s.coder, f"{s.compress:.2f}", f"{s.decompress:.2f}", ratio(s.compress), ratio(s.decompress)]
+            for s in speeds
+        ],
+    )
+
+
+def share_table(parts: dict[str, dict[str, float]]) -> list[str]:
+    """Per cent of the time."""
+    rows = []
+    for what, seconds in parts.items():
+        whole = sum(seconds.values())
+        rows.append([what, *(f"{100 * s / whole:.0f} %" for s in seconds.values()), f"{whole:.2f}"])
+    return common.table(["share", *stopwatch.SHARES, "seconds"], rows)
+
+
+if __name__ == "__main__":
+    main()
