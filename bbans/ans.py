@@ -177,7 +177,7 @@ class Message:
 
         Growing makes new heads from the words below, folding pushes surplus heads as symbols; each undoes the other.
         A head is coded as what it is, log-uniform ("Benford") on [2^31, 2^63), and so it costs log2(ln 2^32) = 4.5 bits
-        more than `bits` counts for it: growing takes them, folding brings them back. Growing needs about 52 bits a head.
+        more than `bits` counts for it: growing takes them, folding brings them back. Growing needs some 52 bits a head.
         """
         if self.heads.ndim != 1 or lanes < 1:
             raise ValueError("only a row of at least one head can be resized")

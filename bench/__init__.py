@@ -1,1 +1,1 @@
-"""Benchmarks: run with `python -m bench.NAME` from the repository's root; see README.md. Nothing in bbans imports it."""
+"""Benchmarks: run as `python -m bench.NAME` from the repository's root; see README.md. bbans never imports them."""

@@ -7,6 +7,7 @@ one must write the same bytes, and decode the reference. So each decodes the oth
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -96,8 +97,7 @@ def _isa_settings() -> Iterator[Setting | str]:
 
 def _numpy_features_above(aten: str) -> list[str]:
     """What NumPy would use here beyond the instruction set, and can be told not to (the baseline it can't)."""
-    from numpy._core import _multiarray_umath as core
-
+    core = importlib.import_module("numpy._core._multiarray_umath")
     here = [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
     above = {"default": here, "avx2": [name for name in here if "AVX512" in name or name == "X86_V4"], "avx512": []}
     return above[aten]

@@ -1,7 +1,7 @@
 """What files cost: the real bytes of bbans, taken apart, beside PNG, WebP and JPEG XL.
 
-`python -m bench.rates DATA...`: every picture is written as a file, which is read, decoded and compared with the pixels;
-so are the peers' files. Anything that doesn't come back exactly is a failure (exit code 1).
+`python -m bench.rates DATA...`: every picture is written as a file, which is read, decoded and compared with the
+pixels; so are the peers' files. Anything that doesn't come back exactly is a failure (exit code 1).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import numpy as np
 
 from bbans import zoo
 from bbans.image.files import read_picture, write_picture
-from bbans.image.picture import Picture, compress_picture, decompress_picture
+from bbans.image.picture import Picture, Pixels, compress_picture, decompress_picture
 from bbans.memory import keep_large_buffers
 from bench import common, peers, stopwatch
 
@@ -77,7 +77,7 @@ def own(model: zoo.Model) -> peers.Peer:
         data, _ = compress_picture(picture, model)
         return data, perf_counter() - begin
 
-    def decode(data: bytes) -> tuple[peers.Pixels, float]:
+    def decode(data: bytes) -> tuple[Pixels, float]:
         begin = perf_counter()
         picture = decompress_picture(data, lambda _: model)
         return picture.pixels, perf_counter() - begin
@@ -229,10 +229,7 @@ def speed_table(speeds: Sequence[Speed]) -> list[str]:
 
     return common.table(
         ["MP/s", "compress", "decompress", "compress / cjxl e7", "decompress / cjxl e7"],
-        [
-            [s.coder, f"{s.compress:.2f}", f"{s.decompress:.2f}", ratio(s.compress), ratio(s.decompress)]
-            for s in speeds
-        ],
+        [[s.coder, f"{s.compress:.2f}", f"{s.decompress:.2f}", ratio(s.compress), ratio(s.decompress)] for s in speeds],
     )
 
 

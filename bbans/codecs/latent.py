@@ -18,6 +18,7 @@ from bbans.codecs.core import Codec, from_intervals, over_lanes
 from bbans.codecs.discrete import uniform
 from bbans.codecs.tables import PRECISION as TABLE_PRECISION
 from bbans.codecs.tables import ScaleTables, logistic_cdf, scale_of
+from bbans.errors import BadFile
 
 Int32 = NDArray[np.int32]
 
@@ -84,11 +85,18 @@ class BinnedPosterior:
         return below
 
     def row_codec(self) -> Codec:
-        """All n latents over the lanes of a message."""
+        """All n latents over the lanes of a message. Pushing a bin without mass raises `BadFile`."""
 
         def codec_of(part: slice) -> Codec:
             mine = self[part]
-            return from_intervals(mine.interval, mine.locate, PRECISION)
+
+            def interval(i: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+                starts, freqs = mine.interval(i)
+                if not freqs.all():
+                    raise BadFile("a latent lies where its posterior has no mass, so the message is damaged")
+                return starts, freqs
+
+            return from_intervals(interval, mine.locate, PRECISION)
 
         codec = over_lanes(codec_of, len(self))
 

@@ -7,15 +7,17 @@ that the two can't disagree, and there is no table of the alphabet for each symb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.codecs.core import Codec, from_intervals, over_lanes
+from bbans.ans import Message
+from bbans.codecs.core import Codec, over_lanes
+from bbans.codecs.tables import MASS, UNIT, ScaleTables, scale_of
 from bbans.codecs.tables import PRECISION as TABLE_PRECISION
-from bbans.codecs.tables import UNIT, ScaleTables, scale_of
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -68,16 +70,52 @@ class Mixture:
 
     def codec(self) -> Codec:
         """One symbol for each head of a message with n heads."""
-
-        return from_intervals(self.interval, self.locate, PRECISION)
+        return self.part_codecs()(slice(0, len(self)))
 
     def row_codec(self) -> Codec:
         """All n symbols over the lanes of a message, whatever their number."""
-        return over_lanes(lambda part: self[part].codec(), len(self))
+        return over_lanes(self.part_codecs(), len(self))
+
+    def part_codecs(self) -> Callable[[slice], Codec]:
+        """Codecs of parts of the symbols, which share guesses.
+
+        Popping tries a guess for each symbol, made for all at once, and searches only for those that it missed. In
+        flat pictures it rarely does.
+        """
+        guesses: list[_Guesses] = []
+
+        def codec_of(part: slice) -> Codec:
+            def push(message: Message, x: NDArray[Any]) -> None:
+                message.push(*self[part].interval(x), PRECISION)
+
+            def pop(message: Message) -> Int32:
+                if not guesses:
+                    guesses.append(_Guesses.of(self))
+                cf, commit = message.pop(PRECISION)
+                x, starts, freqs = guesses[0].part(part)
+                # below the start, the difference wraps around and is large
+                missed = np.flatnonzero(cf.astype(np.uint32) - starts >= freqs)
+                if missed.size:
+                    mixture = self._pick(part.start + missed)
+                    x[missed] = found = mixture.locate(cf[missed])
+                    starts[missed], freqs[missed] = mixture.interval(found)
+                commit(starts, freqs)
+                return x
+
+            return Codec(push, pop)
+
+        return codec_of
+
+    def _pick(self, i: NDArray[Any]) -> Mixture:
+        """The mixtures of scattered symbols."""
+        weights, means, scales = self.weights.take(i, 1), self.means.take(i, 1), self.scales.take(i, 1)
+        return Mixture(self.tables, weights, means, scales, self.lo, self.hi)
 
     def log2_prob(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """log2 P(x) with real-valued probabilities of the same parameters: what `elbo` counts."""
-        total = np.zeros(len(x))
+        """log2 P(x) with real-valued probabilities of the same parameters: what `elbo` counts.
+
+        The floor under every frequency is part of the model: a uniform component of weight 2^-24 for each symbol.
+        """
         inverse = 1.0 / scale_of(self.scales)
         centred = x - self.means / UNIT
         upper = np.where(x >= self.hi, np.inf, (centred + 0.5) * inverse)
@@ -86,9 +124,28 @@ class Mixture:
         flip = lower > 0
         upper, lower = np.where(flip, -lower, upper), np.where(flip, -upper, lower)
         p = (self.weights * _mass(lower, upper)).sum(0) / self.weights.sum(0)
-        np.log2(p, out=total, where=p > 0)
-        total[p <= 0] = -1000.0
-        return total
+        return np.log2(p * (MASS / 2**TABLE_PRECISION) + 2.0**-PRECISION)
+
+
+@dataclass(frozen=True)
+class _Guesses:
+    """A guess for each symbol, the middle of its heaviest component, and its interval."""
+
+    x: Int32
+    starts: NDArray[np.uint32]
+    freqs: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, mixture: Mixture) -> _Guesses:
+        heaviest = mixture.weights.argmax(0)[None]
+        middle = (np.take_along_axis(mixture.means, heaviest, 0)[0] + UNIT // 2) // UNIT
+        x = np.clip(middle, mixture.lo, mixture.hi).astype(np.int32)
+        starts, freqs = mixture.interval(x)
+        return cls(x, starts.astype(np.uint32), freqs.astype(np.uint32))
+
+    def part(self, part: slice) -> tuple[Int32, NDArray[np.uint32], NDArray[np.uint32]]:
+        """Copies, to be corrected."""
+        return self.x[part].copy(), self.starts[part].copy(), self.freqs[part].copy()
 
 
 def _mass(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from bbans.ans import Message
 from bbans.bitsback import bits_back
@@ -93,7 +93,7 @@ def encode_tiles(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     tiles = [_Tile(Message.empty(s.first, seed=PADDING_SEED), s, None, 0.0 if want_elbo else None) for s in schedules]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
     with arithmetic():
-        _TileCodec(model, channels, dims).picture(height, width).push(tiles, _to_ycocg(pixels, model.device))
+        _TileCodec(model, channels, dims).picture(height, width).push(tiles, _to_ycocg(pixels, model.network))
     results = []
     for tile, bits in zip(tiles, before, strict=True):
         initial = 32.0 * tile.message.words.padding
@@ -335,7 +335,7 @@ class _TileCodec:
         def pop(tiles: Tiles) -> Tensor:
             values = [[int(uniform(256).pop(t.message.lanes(np.s_[:1]))[0]) for _ in range(count)] for t in tiles]
             pixels = np.array(values, np.uint8).reshape(len(values), height, width, self.channels)
-            return _to_ycocg(pixels, self.model.device)
+            return _to_ycocg(pixels, self.net)
 
         return Codec(push, pop)
 
@@ -384,12 +384,13 @@ def _affordable_bits(message: Message, latents: int) -> int:
     return next((bits for bits in LATENT_BITS if latents * bits <= available), 0)
 
 
-def _to_ycocg(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    x = torch.from_numpy(np.array(pixels)).to(device).permute(0, 3, 1, 2)
-    if x.shape[1] == 1:
-        y = x.float()
-        return torch.cat([y, torch.zeros_like(y), torch.zeros_like(y)], 1)
-    return lattice.ycocg_from_rgb(x.to(torch.int32)).float()
+def _to_ycocg(pixels: NDArray[np.uint8], network: nn.Module) -> Tensor:
+    """[n, h, w, 1 or 3] to [n, 3, h, w], on the device and in the dtype of the network."""
+    like = next(network.buffers())
+    x = torch.from_numpy(np.array(pixels)).to(like.device, torch.int32).permute(0, 3, 1, 2)
+    grey = x.shape[1] == 1
+    ycocg = torch.cat([x, *[torch.zeros_like(x)] * 2], 1) if grey else lattice.ycocg_from_rgb(x)
+    return ycocg.to(like.dtype)
 
 
 def _from_ycocg(x: Tensor, channels: int) -> NDArray[np.uint8]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.ans import Message
-from bbans.codecs.core import Codec
 from bbans.codecs.mixture import PRECISION, Mixture
 from bbans.errors import BadFile
 
@@ -83,8 +82,8 @@ class Schedule:
     def pop(self, message: Message, mixture: Mixture, row: list[tuple[int, int, int]]) -> NDArray[Any]:
         """Undo one `push`; `row` is its entry of `parts`."""
         x = np.empty(len(mixture), np.int32)
+        codec_of = mixture.part_codecs()
         for start, end, lanes in reversed(row):
             message.resize(lanes)
-            codec: Codec = mixture[start:end].codec()
-            x[start:end] = codec.pop(message.lanes(np.s_[: end - start]))
+            x[start:end] = codec_of(slice(start, end)).pop(message.lanes(np.s_[: end - start]))
         return x

@@ -46,7 +46,7 @@ def export(model: PhotoVAE, calibration: list[Path], out: Path) -> None:
     known = answers(network.double())
     tables = logistic_tables()
     exp2 = np.array([round(2 ** (16 - i / 16)) for i in range(257)] + [0], np.uint32)
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()} | {
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()} | {  # safetensors ignores strides
         "tables.upper": tables.upper(),
         "tables.halves": tables.halves,
         "tables.shifts": tables.shifts,

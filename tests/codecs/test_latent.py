@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bbans.ans import Message
 from bbans.codecs.latent import MAX_BITS, PRECISION, BinnedPosterior, centres, logistic_edges, prior_codec
 from bbans.codecs.tables import SCALES, logistic_cdf, logistic_tables
+from bbans.errors import BadFile
 
 from .helpers import check_codec
 
@@ -66,3 +68,9 @@ def test_a_bin_costs_its_probability(mean: int, scale: int) -> None:
     likely = ideal > 2.0**-18
     rounded = freqs[likely] / (1 << PRECISION)
     assert abs(float((ideal[likely] * np.log2(ideal[likely] / rounded)).sum())) < 2e-3
+
+
+def test_a_bin_without_mass_cannot_be_pushed() -> None:
+    q = posterior(8, [0, 0], [PRIOR - 40] * 2)
+    with pytest.raises(BadFile, match="no mass"):
+        q.row_codec().push(Message.empty(1), np.array([128, 0]))

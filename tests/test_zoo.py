@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bbans import zoo
+from bbans.errors import BadModel, InexactDevice, ModelMissing
+
+Folders = dict[int, Path]
+
+
+@pytest.fixture
+def changed(tiny_models: Folders, tmp_path: Path):
+    """changed(metadata=..., name=tensor or None): a copy of the model with other metadata or tensors."""
+    described, _ = zoo.read_weights(tiny_models[2])
+
+    def change(metadata: dict[str, str] | None = None, **tensors: np.ndarray | None) -> Path:
+        import json
+
+        arrays = load_file(tiny_models[2] / zoo.WEIGHTS)
+        for name, value in tensors.items():
+            arrays[name.replace("__", ".")] = value
+        arrays = {name: value for name, value in arrays.items() if value is not None}
+        save_file(arrays, tmp_path / zoo.WEIGHTS, metadata or {"bbans": json.dumps(described)})
+        return tmp_path
+
+    return change
+
+
+def test_a_model_is_found_by_folder_by_name_and_by_id(tiny_models: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tiny_models[2].parent
+    by_path = zoo.load(tiny_models[2], device="cpu")
+    monkeypatch.setenv("BBANS_MODELS", str(place))
+    by_name, by_id = zoo.load("2", device="cpu"), zoo.load_by_id(by_path.id, device="cpu")
+    assert by_path.id == by_name.id == by_id.id and len(by_path.id) == zoo.ID_BYTES
+    assert by_path.path == by_name.path == by_id.path == tiny_models[2]
+    assert {"0", "2"} <= {info.name for info in zoo.available()}
+
+
+def test_the_id_depends_on_nothing_but_the_weights(tiny_models: Folders, tmp_path: Path) -> None:
+    shutil.copy(tiny_models[2] / zoo.WEIGHTS, tmp_path)
+    copy = zoo.load(tmp_path, device="cpu")
+    assert copy.id == zoo.load(tiny_models[2], device="cpu").id != zoo.load(tiny_models[0], device="cpu").id
+    assert copy.float_elbo_bits(np.zeros((2, 2, 3), np.uint8)) is None
+
+
+def test_a_model_that_is_not_here(tiny_models: Folders) -> None:
+    with pytest.raises(ModelMissing, match="no model 'nonesuch'"):
+        zoo.load("nonesuch")
+    with pytest.raises(ModelMissing, match="0102030405060708"):
+        zoo.load_by_id(bytes(range(1, 9)), search=tiny_models[2].parent)
+
+
+def test_weights_that_are_no_model(tmp_path: Path, changed) -> None:
+    with pytest.raises(BadModel, match="not a bbans model"):
+        zoo.load(changed(metadata={"format": "pt"}))
+    with pytest.raises(BadModel, match="family 'text'"):
+        zoo.load(changed(metadata={"bbans": '{"family": "text"}'}))
+    with pytest.raises(BadModel, match="lacks"):
+        zoo.load(changed(tables__edges=None))
+    with pytest.raises(BadModel, match="lacks the tensor"):
+        zoo.load(changed(region__0__bias=None))
+    (tmp_path / zoo.WEIGHTS).write_bytes(b"weights")
+    with pytest.raises(BadModel, match="not a bbans model"):
+        zoo.load(tmp_path)
+
+
+def test_tampered_weights_are_refused(tiny_models: Folders, changed) -> None:
+    weight = load_file(tiny_models[2] / zoo.WEIGHTS)["enter_d.weight"]
+    with pytest.raises(BadModel, match="enter_d: the model's weights are not exact"):
+        zoo.load(changed(enter_d__weight=np.full_like(weight, 3000)))
+    with pytest.warns(RuntimeWarning), pytest.raises(InexactDevice):  # exact, but not the model it was
+        zoo.load(changed(enter_d__weight=np.roll(weight, 1, axis=0) // 4))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bbans import zoo
+from bbans.image.codec import decode_tile, encode_tile
+from bbans.train.data import Mix
+from bbans.train.export import export
+from bbans.train.loop import Recipe, learning_rate, train, validate
+from bbans.vae.photo import PhotoConfig, PhotoVAE
+
+CPU = torch.device("cpu")
+SIZES = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1))
+RECIPE = Recipe(steps=60, batch=4, learning_rate=1e-2, warmup=5, levels=2, model=SIZES, mix=Mix(crop=16, per_view=2))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(3):
+        y, x, c = np.ogrid[:32, :40, :3]
+        Image.fromarray((128 + 50 * np.sin(x / (5 + i) + c) + 50 * np.cos(y / 8)).astype(np.uint8)).save(
+            folder / f"{i}.png"
+        )
+    return sorted(folder.iterdir())
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate(RECIPE, step) for step in range(RECIPE.steps + 1)]
+    assert rates[0] == pytest.approx(2e-3) and max(rates) == rates[5] == 1e-2
+    assert rates[5:] == sorted(rates[5:], reverse=True) and rates[-1] == pytest.approx(1e-4)
+
+
+def test_the_loss_falls_and_the_result_is_a_model_that_codes(files: list[Path], tmp_path: Path) -> None:
+    records: list[tuple[int, dict[str, Any]]] = []
+    start = validate(PhotoVAE(SIZES), files, CPU)["bpd"]
+    ema = train(
+        replace(RECIPE, steps=100),
+        files,
+        files[:1],
+        tmp_path,
+        device=CPU,
+        validate_every=50,
+        report=lambda step, record: records.append((step, record)),
+    )
+    losses = [record["bpd"] for _, record in records if "bpd" in record]
+    assert losses[-1] < losses[0] and validate(ema, files, CPU)["bpd"] < start
+    assert [step for step, record in records if "validation" in record] == [50, 100]
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {record["step"] for record in log} == {50, 100}
+
+    export(ema, files, tmp_path)
+    model = zoo.load(tmp_path, device="cpu")
+    pixels = np.asarray(Image.open(files[0]))
+    payload, _ = encode_tile(model, pixels)
+    np.testing.assert_array_equal(decode_tile(model, payload, *pixels.shape), pixels)
+
+
+def saved(out: Path) -> dict[str, Any]:
+    return torch.load(out / "checkpoint.pt", weights_only=True)
+
+
+def test_a_run_that_was_cut_off_goes_on(files: list[Path], tmp_path: Path) -> None:
+    train(RECIPE, files, [], tmp_path, device=CPU, stop_after=0)
+    first = saved(tmp_path)
+    assert first["step"] == 1 and json.loads(first["recipe"])["model"]["channels"] == 8
+
+    seen: list[int] = []
+    train(RECIPE, files, [], tmp_path, device=CPU, report=lambda step, record: seen.append(step))
+    last = saved(tmp_path)
+    assert last["step"] == RECIPE.steps and seen == [20, 40, 60]
+    assert last["optimiser"]["state"][0]["step"] == RECIPE.steps
+    assert not torch.equal(first["ema"]["enter_d.weight"], last["ema"]["enter_d.weight"])
+
+    again = train(RECIPE, files, [], tmp_path, device=CPU)  # there is nothing left to do
+    assert torch.equal(again.enter_d.weight, last["ema"]["enter_d.weight"]) and saved(tmp_path)["step"] == RECIPE.steps
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.tmp").write_bytes(b"half")
+    train(RECIPE, files, [], tmp_path, device=CPU, stop_after=0)
+    assert saved(tmp_path)["step"] == 1 and not (tmp_path / "checkpoint.tmp").exists()
+
+
+def test_validation_is_repeatable_and_leaves_the_random_state_alone(files: list[Path]) -> None:
+    model = PhotoVAE(SIZES)
+    state = torch.get_rng_state()
+    first, second = validate(model, files, CPU), validate(model, files, CPU)
+    assert first == second and torch.equal(torch.get_rng_state(), state) and model.training

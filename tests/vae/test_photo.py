@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from bbans.vae import lattice
+from bbans.vae.layers import Conv, Residual
+from bbans.vae.objectives import photo_elbo
+from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
+
+CONFIG = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=3, regional=8, blocks=(1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def model() -> PhotoVAE:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return PhotoVAE(CONFIG).requires_grad_(False)
+
+
+def maps(h: int, w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs of `probe`."""
+    generator = torch.Generator().manual_seed(h * w)
+    sizes = [(6, h, w), (3, h, w), (3, h, w), (CONFIG.latents, -(-h // REGION), -(-w // REGION))]
+    c, d, b, z = (torch.randn(2, *size, generator=generator) for size in sizes)
+    return c, d, b, z
+
+
+def pictures(h: int, w: int) -> Tensor:
+    rgb = torch.randint(0, 256, (2, 3, h, w), generator=torch.Generator().manual_seed(h * w))
+    return lattice.ycocg_from_rgb(rgb).float()
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 9), (8, 8), (17, 5)])
+def test_every_map_has_the_size_of_c(model: PhotoVAE, h: int, w: int) -> None:
+    posterior, *params = model.probe(*maps(h, w))
+    assert posterior.shape == (2, 2 * CONFIG.latents, -(-h // REGION), -(-w // REGION))
+    assert len(params) == 9 and all(p.shape == (2, 3 * CONFIG.mixtures, h, w) for p in params)
+
+
+def test_only_d_and_b_see_the_latents(model: PhotoVAE) -> None:
+    c, d, b, z = maps(9, 7)
+    before, after = model.probe(c, d, b, z), model.probe(c, d, b, z + 1)
+    posterior, *phases = (torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    assert posterior and phases == [False] * 6 + [True] * 3
+
+
+def test_d_does_not_see_the_phases_after_it(model: PhotoVAE) -> None:
+    c, d, b, z = maps(9, 7)
+    before, after = model.probe(c, d, b, z), model.probe(c, d, b + 1, z)
+    posterior, *phases = (torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    assert not posterior and phases == [True] * 6 + [False] * 3
+
+
+def test_every_scale_has_one_meaning(model: PhotoVAE) -> None:
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Conv)}
+    targets = {layer.target for layer in layers.values()}
+    assert {layer.source for layer in layers.values()} <= targets | {"input"} and "input" not in targets
+    digits = model.params_digits()
+    assert digits.keys() == {name for name, layer in layers.items() if layer.target == "params"}
+    assert all(len(digits[name]) == layers[name].out_channels for name in digits)
+
+
+def test_a_block_starts_as_the_identity() -> None:
+    h = torch.rand(1, 4, 5, 5)
+    assert torch.equal(Residual(4, stream="a", inner="b")(h), h)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (7, 12)])
+def test_the_elbo_of_any_size(model: PhotoVAE, size: tuple[int, int]) -> None:
+    levels, rest = photo_elbo(model, pictures(*size), levels=2)
+    assert rest.shape == (2, 3, -(-size[0] // 4), -(-size[1] // 4))
+    for level in levels:
+        parts = torch.stack([level.d, level.b, level.e, level.kl])
+        assert torch.isfinite(parts).all() and float(level.total()) == pytest.approx(float(parts.sum()))
+
+
+def test_of_a_grey_picture_only_luma_counts(model: PhotoVAE) -> None:
+    x = pictures(8, 8)
+    x[:, 1:] = 0
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        (colour,), _ = photo_elbo(model, x, levels=1)
+        torch.manual_seed(1)
+        (grey,), _ = photo_elbo(model, x, levels=1, grey=True)
+    assert float(grey.kl) == float(colour.kl) and 0 < float(grey.e) < float(colour.e)
+
+
+def test_a_model_without_latents_has_no_kl() -> None:
+    plain = PhotoVAE(PhotoConfig(channels=8, hidden=4, mixtures=2, latents=0, regional=8, blocks=(1, 1, 1)))
+    (level,), _ = photo_elbo(plain, pictures(8, 8), levels=1)
+    assert float(level.kl) == 0 and not any("encoder" in name for name, _ in plain.named_parameters())
