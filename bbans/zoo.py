@@ -65,7 +65,7 @@ class Model:
 
     def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
         """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""
-        from bbans.train.export import float_elbo_bits
+        from bbans.vae.objectives import float_elbo_bits
 
         path = self.path / FLOAT_WEIGHTS
         return float_elbo_bits(path, self.network.config, pixels) if path.exists() else None

@@ -106,7 +106,8 @@ def _numpy_features_above(aten: str) -> list[str]:
 def run(job: Job, setting: Setting) -> dict[str, Any] | str:
     """What the process says, or why it failed."""
     environment = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
-    environment |= {"OMP_NUM_THREADS": str(setting.threads), **setting.isa}
+    # threads that wait without spinning, because the cores may have other work to do
+    environment |= {"OMP_NUM_THREADS": str(setting.threads), "OMP_WAIT_POLICY": "passive", **setting.isa}
     command = [sys.executable, "-m", "bench.one_setting", json.dumps(asdict(job))]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

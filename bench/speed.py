@@ -3,7 +3,7 @@
 `python -m bench.speed [IMAGE...]`:
 - MP/s from pixels in memory to a file's bytes and back, after load; medians over the runs, in which all coders take
   turns, so that whatever else the machine does meets them alike. The first run after load is shown apart.
-- Shares of the time, from runs of their own: `bench.stopwatch` says how they are counted.
+- Shares of the time, from runs of their own, which are slower: `bench.stopwatch` says how they are counted.
 - Seconds of `import bbans` and loading the model, in a fresh process; median of 3.
 - Peak memory (max RSS) of `bbans compress` and `bbans decompress` in fresh processes.
 """
@@ -119,7 +119,7 @@ def shares(coder: peers.Peer, pictures: Sequence[Picture], runs: int) -> dict[st
         with stopwatch.running() as watch:
             for _ in range(runs):
                 work()
-            return {share: seconds / runs for share, seconds in watch.read().items()}
+        return {share: seconds / runs for share, seconds in watch.seconds.items()}
 
     files = [coder.encode(picture)[0] for picture in pictures]
     return {

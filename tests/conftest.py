@@ -97,6 +97,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     from PIL import Image
 
     from bbans.train.export import export
+    from bbans.vae.layers import channels_last
     from bbans.vae.photo import PhotoConfig, PhotoVAE
 
     folder, random = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
@@ -109,7 +110,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         with torch.random.fork_rng():
             torch.manual_seed(latents)
             sizes = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=latents, regional=8, blocks=(1, 1, 1))
-            model = PhotoVAE(sizes)
+            model = channels_last(PhotoVAE(sizes))  # as in training
             with torch.no_grad():
                 for weights in model.parameters():
                     weights.add_(0.05 * torch.randn_like(weights))

@@ -32,7 +32,9 @@ class Tower:
         self.depth, self.random = depth, np.random.default_rng(depth)
         self.marginals = [np.zeros(0)] * (depth + 1)
         self.marginals[depth] = self.random.dirichlet(np.ones(sizes[depth]))
-        self.down = [self.random.dirichlet(np.ones(sizes[i]), sizes[i + 1]) for i in range(depth)]  # [i]: p(z_i | z_i+1)
+        self.down = [
+            self.random.dirichlet(np.ones(sizes[i]), sizes[i + 1]) for i in range(depth)
+        ]  # [i]: p(z_i | z_i+1)
         for i in reversed(range(depth)):
             self.marginals[i] = self.marginals[i + 1] @ self.down[i]
 
@@ -116,7 +118,7 @@ def test_a_posterior_that_is_the_prior_costs_what_the_likelihood_costs() -> None
     likelihood = Mixture(tables, 4096 * ones.astype(np.uint32), 16 * 100 * ones, 40 * ones, 0, 255)
     x = np.random.default_rng(0).integers(95, 106, n)
     codec = bits_back(prior_codec(6, n), lambda z: likelihood.row_codec(), lambda x: q.row_codec())
-    starts, freqs = likelihood.interval(x)
+    _, freqs = likelihood.interval(x)
     check_codec(codec, x, lanes, bits=PRECISION * n - np.log2(freqs).sum())
 
 

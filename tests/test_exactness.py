@@ -51,11 +51,12 @@ print(hashlib.sha256(data + b"".join(payloads)).hexdigest())
 def digest(file: Path, *, threads: int = 1, onednn: bool = True, batch: bool = False, **environment: str) -> str:
     """Of what a process writes under these settings."""
     setting = json.dumps({"threads": threads, "onednn": onednn, "batch": batch})
+    waiting = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}  # or other work on the cores slows it
     done = subprocess.run(
         [sys.executable, "-c", CHILD, setting, str(file)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), **environment},
+        env={**os.environ, **waiting, **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

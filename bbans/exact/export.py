@@ -5,6 +5,7 @@ Knows `Conv` layers by their names and scales; what the network is for is the ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -16,6 +17,7 @@ from bbans.vae.layers import Conv
 
 INPUT_DIGITS = 6  # `input` values are integers divided by 2^6
 WEIGHT_MAX = (1 << 15) - 1
+SMALLEST = 1 / 16  # a scale that is never, or hardly ever, used is made for activations up to this
 CLIPPED = 1e-5  # the share of calibration activations that may be clipped
 
 
@@ -40,7 +42,7 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     for name, values in seen.items():
         if name != "params":
             largest = float(torch.stack(values).max())
-            digits[name] = int(torch.floor(torch.log2(torch.tensor(ACTIVATION_MAX / max(largest, 1e-6)))))
+            digits[name] = math.floor(math.log2(ACTIVATION_MAX / max(largest, SMALLEST)))
     return digits
 
 

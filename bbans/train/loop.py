@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bbans.errors import BbansError
 from bbans.train.data import Crops, Mix, load_rgb
 from bbans.vae import lattice
 from bbans.vae.layers import channels_last
 from bbans.vae.objectives import photo_elbo
-from bbans.vae.photo import PhotoConfig, PhotoVAE
+from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ def train(
 ) -> PhotoVAE:
     """Train or resume the run in `out`; returns the EMA model. `stop_after`: seconds after which it checkpoints and
     returns early. `report(step, record)` is called every 20 steps, and with what was validated."""
+    if recipe.mix.crop >> recipe.levels < REGION:
+        # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN (PyTorch 2.13) gets wrong
+        raise BbansError(f"crops for {recipe.levels} levels must be at least {REGION << recipe.levels} pixels wide")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bbans.vae import lattice, likelihoods
-from bbans.vae.photo import PHASES, PhotoVAE
+from bbans.vae.photo import PHASES, PhotoConfig, PhotoVAE
 
 RANGES = ((0, 255), (-255, 255), (-255, 255))  # Y, Co, Cg
 INPUT_SCALE = 1 / 64
@@ -92,3 +98,27 @@ def photo_elbo(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = Fals
 
 def _cut(x: Tensor, rows: int, columns: int) -> Tensor:
     return x if x.shape[-2:] == (rows, columns) else x[..., :rows, :columns]
+
+
+def float_elbo_bits(path: Path, config: PhotoConfig, pixels: NDArray[np.uint8]) -> float:
+    """−ELBO in bits of pixels [h, w, 1 or 3] under float weights in `path`, by one sample of the latents."""
+    model = _float_model(path, config)
+    grey = pixels.shape[2] == 1
+    levels = max(0, math.ceil(math.log2(max(pixels.shape[:2]) / 2)))
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        parts, rest = photo_elbo(model, as_ycocg(np.repeat(pixels, 3, 2) if grey else pixels), levels=levels, grey=grey)
+    return float(sum(float(v.total()) for v in parts)) + 8.0 * rest.numel() / (3 if grey else 1)
+
+
+@lru_cache(maxsize=1)
+def _float_model(path: Path, config: PhotoConfig) -> PhotoVAE:
+    model = PhotoVAE(config)
+    model.load_state_dict(load_file(path))
+    return model.eval().requires_grad_(False)
+
+
+def as_ycocg(pixels: NDArray[np.uint8]) -> Tensor:
+    """RGB pixels [h, w, 3] as a picture [1, 3, h, w]."""
+    rgb = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].int()
+    return lattice.ycocg_from_rgb(rgb).float().contiguous(memory_format=torch.channels_last)

@@ -55,10 +55,10 @@ def test_the_integer_network_follows_the_float_one() -> None:
     assert torch.equal(out * 256, (out * 256).round())
     for parameter, digits in enumerate((8, 3)):
         error = (out - expected)[:, parameter].abs().max()
-        assert error < 0.6 / 2**digits + 0.005 * expected[:, parameter].abs().max()
+        assert error < 0.6 / 2**digits + 0.01 * expected[:, parameter].abs().max()
 
 
-@given(st.floats(-12, 8))
+@given(st.floats(-30, 8))
 def test_every_sum_is_exact_or_there_is_no_model(octaves: float) -> None:
     made = network(2.0**octaves)
     try:
@@ -70,6 +70,17 @@ def test_every_sum_is_exact_or_there_is_no_model(octaves: float) -> None:
         weight, bias, shift = (tensors[f"{name}.{part}"].double() for part in ("weight", "bias", "shift"))
         largest = ACTIVATION_MAX * weight.abs().flatten(1).sum(1) + bias.abs() + torch.exp2(shift - 1)
         assert (largest < EXACT_LIMIT).all() and (shift >= 1).all()
+
+
+def test_a_layer_that_never_fires_can_be_exported() -> None:
+    made = network()
+    with torch.no_grad():
+        made[0].weight.zero_()
+        made[0].bias.fill_(-1.0)
+    expected = made(inputs()).detach()
+    install(made, exported(made))
+    with arithmetic():
+        assert torch.allclose(made(inputs())[:, 0] / 2.0**8, expected[:, 0], atol=0.6 / 2**8)
 
 
 def test_weights_that_cannot_be_exact_are_refused() -> None:

@@ -14,7 +14,8 @@ def largest_layer(kernel: int, stride: int) -> tuple[tuple[Tensor, Tensor, Tenso
     """Weights whose sums may come within a unit or so of 2^24, and their layer."""
     generator = torch.Generator().manual_seed(kernel)
     shift = torch.tensor([1, 7, 12, 16])
-    weight = torch.randint(-300, 301, (4, 9, kernel, kernel), generator=generator)
+    share = EXACT_LIMIT // ACTIVATION_MAX // (9 * kernel**2)
+    weight = torch.randint(1 - share, share, (4, 9, kernel, kernel), generator=generator)
     weight[:, 0, 0, 0] = 0
     room = EXACT_LIMIT - 1 - (1 << (shift - 1))
     weight[:, 0, 0, 0] = room // ACTIVATION_MAX - weight.abs().flatten(1).sum(1)
@@ -43,7 +44,9 @@ def on_integers(parts: tuple[Tensor, Tensor, Tensor], x: Tensor, stride: int) ->
 def test_equals_integers_at_the_largest_magnitudes(kernel: int, stride: int, batch: int, dtype: torch.dtype) -> None:
     parts, layer = largest_layer(kernel, stride)
     layer = layer.to(dtype)
-    x = torch.randint(-ACTIVATION_MAX, ACTIVATION_MAX + 1, (batch, 9, 7, 11), generator=torch.Generator().manual_seed(1))
+    x = torch.randint(
+        -ACTIVATION_MAX, ACTIVATION_MAX + 1, (batch, 9, 7, 11), generator=torch.Generator().manual_seed(1)
+    )
     # where inputs agree with the signs of the weights, a sum is as large as it can be
     x[0, :, 2 : 2 + kernel, 4 : 4 + kernel] = ACTIVATION_MAX * parts[0][2].sign()
     expected = on_integers(parts, x, stride)
@@ -70,7 +73,7 @@ def test_the_largest_sum_occurs() -> None:
 
 def test_adds_and_then_clamps() -> None:
     one = torch.ones(1, 1, 1, 1, dtype=torch.int16)
-    layer = IntConv(2 * one, torch.tensor([0]), torch.tensor([1]), stride=1, lowest=0, highest=ACTIVATION_MAX)
+    layer = IntConv(2 * one, torch.tensor([0]), torch.tensor([1]), stride=1, lowest=0, highest=1023)
     x, add = torch.tensor([-5.0, 3.0, 1000.0]), torch.tensor([2.0, 4.0, 100.0])
     with arithmetic():
         assert layer(x.view(1, 1, 1, 3)).flatten().tolist() == [0, 3, 1000]

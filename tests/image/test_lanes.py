@@ -38,7 +38,9 @@ def test_lanes_follow_the_size() -> None:
 
 
 @settings(max_examples=30)
-@given(st.integers(1 << 10, 1 << 18), st.lists(st.integers(0, 1000), min_size=1, max_size=3), st.sampled_from([0, 36, 60]))
+@given(
+    st.integers(1 << 10, 1 << 18), st.lists(st.integers(0, 1000), min_size=1, max_size=3), st.sampled_from([0, 36, 60])
+)
 def test_the_counts_are_all_a_decoder_needs(dims: int, sizes: list[int], scale: int) -> None:
     message, schedule, rows = pushed(dims, sizes, scale)
     assert len(message.heads) == schedule.lanes

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from bbans import zoo
+from bbans.errors import BbansError
 from bbans.image.codec import decode_tile, encode_tile
 from bbans.train.data import Mix
 from bbans.train.export import export
@@ -19,14 +20,14 @@ from bbans.vae.photo import PhotoConfig, PhotoVAE
 
 CPU = torch.device("cpu")
 SIZES = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1))
-RECIPE = Recipe(steps=60, batch=4, learning_rate=1e-2, warmup=5, levels=2, model=SIZES, mix=Mix(crop=16, per_view=2))
+RECIPE = Recipe(steps=60, batch=4, learning_rate=1e-2, warmup=5, levels=2, model=SIZES, mix=Mix(crop=32, per_view=2))
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("pictures")
     for i in range(3):
-        y, x, c = np.ogrid[:32, :40, :3]
+        y, x, c = np.ogrid[:40, :48, :3]
         Image.fromarray((128 + 50 * np.sin(x / (5 + i) + c) + 50 * np.cos(y / 8)).astype(np.uint8)).save(
             folder / f"{i}.png"
         )
@@ -62,6 +63,11 @@ def test_the_loss_falls_and_the_result_is_a_model_that_codes(files: list[Path], 
     pixels = np.asarray(Image.open(files[0]))
     payload, _ = encode_tile(model, pixels)
     np.testing.assert_array_equal(decode_tile(model, payload, *pixels.shape), pixels)
+
+
+def test_crops_must_be_wide_enough_for_the_levels(files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(BbansError, match="at least 64 pixels"):
+        train(replace(RECIPE, levels=3), files, [], tmp_path, device=CPU)
 
 
 def saved(out: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def test_colours_come_back_and_stay_in_range(colours: list[tuple[int, int, int]]
     rgb = torch.tensor(colours).T.reshape(1, 3, 1, -1)
     ycocg = lattice.ycocg_from_rgb(rgb)
     assert torch.equal(lattice.rgb_from_ycocg(ycocg), rgb)
-    assert 0 <= ycocg[:, 0].min() and ycocg[:, 0].max() <= 255 and ycocg[:, 1:].abs().max() <= 255
+    assert ycocg[:, 0].min() >= 0 and ycocg[:, 0].max() <= 255 and ycocg[:, 1:].abs().max() <= 255
 
 
 def test_grey_has_no_chroma() -> None:

