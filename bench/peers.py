@@ -9,6 +9,7 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -72,9 +73,12 @@ def jxl(effort: int) -> Peer:
     return Peer(f"JXL e{effort}", f"{jxl_version()}: cjxl -d 0 -e {effort} --num_threads=0", encode, decode)
 
 
-def has_jxl() -> bool:
-    """Whether cjxl and djxl are installed."""
-    return bool(shutil.which("cjxl") and shutil.which("djxl"))
+def jxls(*efforts: int) -> list[Peer]:
+    """JPEG XL at these efforts; nothing, and a line on stderr, where cjxl and djxl aren't installed."""
+    if shutil.which("cjxl") and shutil.which("djxl"):
+        return [jxl(effort) for effort in efforts]
+    print("cjxl and djxl are not installed: nothing of JPEG XL", file=sys.stderr)
+    return []
 
 
 def jxl_version() -> str:

@@ -125,11 +125,7 @@ def main(data: tuple[Path, ...], model: str | None, output: Path, no_jxl: bool, 
     """Compare rates on DATA: image files, folders of them, .txt lists.  [default: kodak in the data folder]"""
     paths = common.images(data, "kodak")
     vae = zoo.load(model, device="cpu")
-    others = [peers.png(), peers.webp()]
-    if not no_jxl and peers.has_jxl():
-        others += [peers.jxl(int(effort)) for effort in efforts.split(",")]
-    elif not no_jxl:
-        print("cjxl and djxl are not installed: no columns for JPEG XL", file=sys.stderr)
+    others = [peers.png(), peers.webp(), *([] if no_jxl else peers.jxls(*map(int, efforts.split(","))))]
     rows: list[Row] = []
     left_out: list[str] = []
     for path in paths:

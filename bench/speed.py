@@ -181,7 +181,7 @@ def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, t
     keep_large_buffers()  # as the command does
     bbans = own(zoo.load(model, device="cpu", threads=threads))
     first = once(bbans, pictures[0])
-    coders = [bbans, *([peers.jxl(7)] if peers.has_jxl() else []), peers.webp(), peers.png()]
+    coders = [bbans, *peers.jxls(7), peers.webp(), peers.png()]
     speeds = take_turns(coders, pictures, runs)
     parts = shares(bbans, pictures, min(runs, 3))
 

@@ -47,8 +47,8 @@ _LEAST_TILE_BYTES = 1 + 2 * _HASH_BYTES  # what a tile takes in the header at th
 MAX_PIXELS = 2 * 89_478_485
 """Pictures with more pixels are refused: the size at which Pillow speaks of a decompression bomb."""
 
-TILE_SIDE = 1408
-"""Side of a tile where there is more than one: 2 megapixels, so that memory doesn't grow with the picture."""
+TILE_SIDE = 1024
+"""Side of a tile where there is more than one: keeps a picture of 24 MP below 2 GB of memory, in both directions."""
 
 ONE_TILE = 1 << 21
 """Pictures of up to so many pixels are one tile, whatever their shape: full HD is."""
