@@ -26,6 +26,7 @@ PRECISION = 24
 WEIGHT_BITS = 12
 MAX_SYMBOLS = 1024
 _BLOCK = 1 << 11  # symbols worked on at a time, so that what they need stays in the cache
+_SAMPLE = 128  # symbols by which the width of brackets is judged
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,20 @@ class Mixture:
     def interval(self, x: NDArray[Any]) -> tuple[Int64, Int64]:
         """(starts, freqs) out of 2^24 of symbols x [n]. Every freq is at least 1."""
         starts, freqs = np.empty(len(x), np.int64), np.empty(len(x), np.int64)
-        for i in range(0, len(x), _BLOCK):
-            part = slice(i, i + _BLOCK)
+        for part in _blocks(len(x)):
             search, symbols = _Search(self[part]), x[part].astype(np.int32)
             starts[part] = search.cdf(symbols)
             freqs[part] = search.cdf(symbols + np.int32(1)) - starts[part]
         return starts, freqs
 
-    def locate(self, cf: NDArray[Any]) -> Int32:
-        """The symbols x [n] whose intervals hold cf [n]."""
-        x = np.empty(len(cf), np.int32)
-        for i in range(0, len(cf), _BLOCK):
-            part = slice(i, i + _BLOCK)
-            x[part] = _Search(self[part]).locate(cf[part].astype(np.int32))
-        return x
+    def locate(self, cf: NDArray[Any]) -> tuple[Int32, Int32, Int32]:
+        """(x, starts, freqs) of the symbols whose intervals hold cf [n]."""
+        found = np.empty((3, len(cf)), np.int32)
+        found[:] = np.array([[self.lo], [0], [1 << PRECISION]])
+        steps = (self.hi - self.lo).bit_length()
+        for part in _blocks(len(cf)):
+            _Search(self[part]).bisect(cf[part].astype(np.int32), found[:, part], steps)
+        return found[0], found[1], found[2] - found[1]
 
     def codec(self) -> Codec:
         """One symbol for each head of a message with n heads."""
@@ -77,28 +78,25 @@ class Mixture:
         return over_lanes(self.part_codecs(), len(self))
 
     def part_codecs(self) -> Callable[[slice], Codec]:
-        """Codecs of parts of the symbols, which share guesses.
+        """Codecs of parts of the symbols.
 
-        Popping tries a guess for each symbol, made for all at once, and searches only for those that it missed. In
-        flat pictures it rarely does.
+        Popping searches a bracket around the middle of each heaviest component, made for all parts at once, and then
+        everywhere for the symbols that lie outside.
         """
-        guesses: list[_Guesses] = []
+        brackets: list[_Brackets] = []
 
         def codec_of(part: slice) -> Codec:
             def push(message: Message, x: NDArray[Any]) -> None:
                 message.push(*self[part].interval(x), PRECISION)
 
             def pop(message: Message) -> Int32:
-                if not guesses:
-                    guesses.append(_Guesses.of(self))
+                if not brackets:
+                    brackets.append(_Brackets.best(self))
                 cf, commit = message.pop(PRECISION)
-                x, starts, freqs = guesses[0].part(part)
-                # below the start, the difference wraps around and is large
-                missed = np.flatnonzero(cf.astype(np.uint32) - starts >= freqs)
+                x, starts, freqs = brackets[0].locate(part, cf)
+                missed = np.flatnonzero((cf < starts) | (cf >= starts + freqs))
                 if missed.size:
-                    mixture = self._pick(part.start + missed)
-                    x[missed] = found = mixture.locate(cf[missed])
-                    starts[missed], freqs[missed] = mixture.interval(found)
+                    x[missed], starts[missed], freqs[missed] = self._pick(part.start + missed).locate(cf[missed])
                 commit(starts, freqs)
                 return x
 
@@ -128,24 +126,59 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class _Guesses:
-    """A guess for each symbol, the middle of its heaviest component, and its interval."""
+class _Brackets:
+    """For each symbol 2^width neighbours that probably hold it: the first, where it starts, where the last ends."""
 
-    x: Int32
-    starts: NDArray[np.uint32]
-    freqs: NDArray[np.uint32]
+    mixture: Mixture
+    width: int
+    first: Int32
+    starts: Int32
+    ends: Int32
 
     @classmethod
-    def of(cls, mixture: Mixture) -> _Guesses:
+    def of(cls, mixture: Mixture, width: int) -> _Brackets:
+        count, size = len(mixture), 1 << width
+        if mixture.lo + size > mixture.hi:  # everything
+            return cls(mixture, width, *(np.full(count, v, np.int32) for v in (mixture.lo, 0, 1 << PRECISION)))
         heaviest = mixture.weights.argmax(0)[None]
         middle = (np.take_along_axis(mixture.means, heaviest, 0)[0] + UNIT // 2) // UNIT
-        x = np.clip(middle, mixture.lo, mixture.hi).astype(np.int32)
-        starts, freqs = mixture.interval(x)
-        return cls(x, starts.astype(np.uint32), freqs.astype(np.uint32))
+        first = np.clip(middle - size // 2, mixture.lo, mixture.hi + 1 - size).astype(np.int32)
+        starts, ends = np.empty_like(first), np.empty_like(first)
+        for part in _blocks(len(first)):
+            search = _Search(mixture[part])
+            starts[part] = search.cdf(first[part])
+            ends[part] = search.cdf(first[part] + np.int32(size))
+        return cls(mixture, width, first, starts, ends)
 
-    def part(self, part: slice) -> tuple[Int32, NDArray[np.uint32], NDArray[np.uint32]]:
-        """Copies, to be corrected."""
-        return self.x[part].copy(), self.starts[part].copy(), self.freqs[part].copy()
+    @classmethod
+    def best(cls, mixture: Mixture) -> _Brackets:
+        """Brackets of the width that takes the least time, in evaluations of the CDF, judged by a sample.
+
+        Making them takes two; to search again for symbols outside takes three at least, and four times as long for a
+        scattered symbol as for neighbours.
+        """
+        steps = (mixture.hi - mixture.lo).bit_length()
+        sample = mixture[:: max(1, len(mixture) // _SAMPLE)]
+
+        def evaluations(width: int) -> float:
+            brackets = cls.of(sample, width)
+            outside = 1 - float((brackets.ends - brackets.starts).mean()) / (1 << PRECISION)
+            return width if width == steps else 5 + width + outside * 4 * (steps + 3)
+
+        return cls.of(mixture, min((0, *range(2, steps + 1)), key=evaluations))
+
+    def locate(self, part: slice, cf: NDArray[Any]) -> tuple[Int32, Int32, Int32]:
+        """As `Mixture.locate`, for the symbols of a part; right for those that their brackets hold."""
+        found = np.stack([self.first[part], self.starts[part], self.ends[part]])
+        for block in _blocks(len(cf)):
+            piece = slice(part.start + block.start, part.start + block.stop)
+            if self.width:
+                _Search(self.mixture[piece]).bisect(cf[block].astype(np.int32), found[:, block], self.width)
+        return found[0], found[1], found[2] - found[1]
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(i, min(i + _BLOCK, count)) for i in range(0, count, _BLOCK)]
 
 
 def _mass(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -158,45 +191,53 @@ def _mass(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.
 
 
 class _Search:
-    """The CDF of mixtures at symbols, with what does not depend on the symbols computed once. 32-bit throughout."""
+    """The CDF of mixtures at symbols, with what does not depend on the symbols computed once. 32-bit throughout.
+
+    A symbol is a whole number of table steps, so (16 x - m) >> shift = (16 >> shift) x + ((-m) >> shift).
+    """
 
     def __init__(self, mixture: Mixture) -> None:
         tables, index = mixture.tables, mixture.scales
         self.lo, self.hi = mixture.lo, mixture.hi
-        self.weights = mixture.weights
-        self.shifts = tables.shifts[index]
-        self.most = tables.halves[index]
-        self.least = -self.most
-        self.middles = tables.middles[index]
-        self.values = tables.values
-        self.means = mixture.means + (UNIT // 2 - tables.roundings)[index]
-        self._at = np.empty_like(self.means)
-        self._looked_up = np.empty(self.means.shape, np.uint32)
+        self.weights, self.values = mixture.weights, tables.values
+        self.steps = (UNIT >> tables.shifts)[index]
+        self.first = (tables.middles - tables.halves)[index]
+        self.last = (tables.middles + tables.halves)[index]
+        self.base = (tables.roundings - UNIT // 2)[index]
+        self.base -= mixture.means
+        self.base >>= tables.shifts[index]
+        self.base += tables.middles[index]
+        self._at = np.empty_like(self.base)
+        self._looked_up = np.empty(self.base.shape, np.uint32)
 
     def cdf(self, x: Int32) -> Int32:
         """F(x): the start of x's interval; x in lo..hi + 1."""
         at, looked_up = self._at, self._looked_up
-        np.subtract(UNIT * x, self.means, out=at)
-        np.right_shift(at, self.shifts, out=at)
-        np.minimum(at, self.most, out=at)
-        np.maximum(at, self.least, out=at)
-        np.add(at, self.middles, out=at)
+        np.multiply(self.steps, x, out=at)
+        at += self.base
+        np.maximum(at, self.first, out=at)
+        np.minimum(at, self.last, out=at)
         np.take(self.values, at, mode="clip", out=looked_up)
-        np.multiply(looked_up, self.weights, out=looked_up)
+        looked_up *= self.weights
         total = (np.add.reduce(looked_up, 0, dtype=np.uint32) >> _SURPLUS).astype(np.int32)
         total += x - self.lo
         total[x <= self.lo] = 0
         total[x > self.hi] = 1 << PRECISION
         return total
 
-    def locate(self, cf: Int32) -> Int32:
-        """The x with F(x) <= cf < F(x + 1), by bisection: 8 steps for 256 symbols, 9 for 511."""
-        below = np.full(len(cf), self.lo, np.int32)
-        span = 1 << (self.hi - self.lo).bit_length()
-        while span := span >> 1:
-            middle = np.minimum(below + np.int32(span), np.int32(self.hi + 1))
-            np.copyto(below, middle, where=self.cdf(middle) <= cf)
-        return below
+    def bisect(self, cf: Int32, found: Int32, steps: int) -> None:
+        """Narrow brackets of 2^steps symbols to the x with F(x) <= cf < F(x + 1).
+
+        found: the rows x, F(x) and F of the bracket's end, before and after.
+        """
+        below, start, end = found
+        for step in reversed(range(steps)):
+            middle = np.minimum(below + np.int32(1 << step), np.int32(self.hi + 1))
+            value = self.cdf(middle)
+            right = value <= cf
+            np.copyto(below, middle, where=right)
+            np.copyto(start, value, where=right)
+            np.copyto(end, value, where=~right)
 
 
 _SURPLUS = np.uint32(TABLE_PRECISION + WEIGHT_BITS - PRECISION)

@@ -67,7 +67,8 @@ def test_any_parameters_any_symbols(mixture: Mixture, seed: int) -> None:
 @given(mixtures(), SEEDS)
 def test_every_integer_belongs_to_one_symbol(mixture: Mixture, seed: int) -> None:
     cf = np.random.default_rng(seed).integers(0, 1 << PRECISION, len(mixture))
-    starts, freqs = mixture.interval(mixture.locate(cf))
+    x, starts, freqs = mixture.locate(cf)
+    assert all(np.array_equal(a, b) for a, b in zip(mixture.interval(x), (starts, freqs), strict=True))
     assert ((starts <= cf) & (cf < starts + freqs)).all()
 
 
