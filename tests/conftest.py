@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import bbans
 from bbans.errors import BadFile, ModelMissing
 
 settings.register_profile("bbans", deadline=None)  # a busy machine is no failure
@@ -80,6 +81,7 @@ def fake_zoo(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     vars(zoo).update(load=load, load_by_id=load_by_id, available=lambda: [FakeModel()])
     monkeypatch.setitem(sys.modules, "bbans.zoo", zoo)
+    monkeypatch.setattr(bbans, "_models", {})  # what was loaded from this zoo is forgotten with it
     return zoo
 
 
