@@ -114,4 +114,4 @@ def _run(*command: str | Path) -> float:
     said = re.search(r"(\d+) x (\d+), (?:geomean: )?([\d.]+) MP/s", done.stdout + done.stderr)
     if done.returncode or not said:
         raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()}")
-    return int(said[1]) * int(said[2]) / 1e6 / float(said[3])
+    return int(said[1]) * int(said[2]) / 1e6 / max(float(said[3]), 0.005)  # it prints two decimals

@@ -55,7 +55,7 @@ class Mixture:
         """(starts, freqs) out of 2^24 of symbols x [n]. Every freq is at least 1."""
         starts, freqs = np.empty(len(x), np.int64), np.empty(len(x), np.int64)
         for part in _blocks(len(x)):
-            search, symbols = _Search(self[part]), x[part].astype(np.int32)
+            search, symbols = _Search(self[part]), (x[part] - self.lo).astype(np.int32)
             starts[part] = search.cdf(symbols)
             freqs[part] = search.cdf(symbols + np.int32(1)) - starts[part]
         return starts, freqs
@@ -63,11 +63,11 @@ class Mixture:
     def locate(self, cf: NDArray[Any]) -> tuple[Int32, Int32, Int32]:
         """(x, starts, freqs) of the symbols whose intervals hold cf [n]."""
         found = np.empty((3, len(cf)), np.int32)
-        found[:] = np.array([[self.lo], [0], [1 << PRECISION]])
+        found[:] = np.array([[0], [0], [1 << PRECISION]])
         steps = (self.hi - self.lo).bit_length()
         for part in _blocks(len(cf)):
             _Search(self[part]).bisect(cf[part].astype(np.int32), found[:, part], steps)
-        return found[0], found[1], found[2] - found[1]
+        return found[0] + np.int32(self.lo), found[1], found[2] - found[1]
 
     def codec(self) -> Codec:
         """One symbol for each head of a message with n heads."""
@@ -127,7 +127,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class _Brackets:
-    """For each symbol 2^width neighbours that probably hold it: the first, where it starts, where the last ends."""
+    """For each symbol 2^width neighbours that probably hold it: the first, counted from lo, and their interval."""
 
     mixture: Mixture
     width: int
@@ -138,11 +138,12 @@ class _Brackets:
     @classmethod
     def of(cls, mixture: Mixture, width: int) -> _Brackets:
         count, size = len(mixture), 1 << width
-        if mixture.lo + size > mixture.hi:  # everything
-            return cls(mixture, width, *(np.full(count, v, np.int32) for v in (mixture.lo, 0, 1 << PRECISION)))
+        symbols = mixture.hi - mixture.lo + 1
+        if size >= symbols:
+            return cls(mixture, width, *(np.full(count, v, np.int32) for v in (0, 0, 1 << PRECISION)))
         heaviest = mixture.weights.argmax(0)[None]
-        middle = (np.take_along_axis(mixture.means, heaviest, 0)[0] + UNIT // 2) // UNIT
-        first = np.clip(middle - size // 2, mixture.lo, mixture.hi + 1 - size).astype(np.int32)
+        middle = (np.take_along_axis(mixture.means, heaviest, 0)[0] + UNIT // 2) // UNIT - mixture.lo
+        first = np.clip(middle - size // 2, 0, symbols - size).astype(np.int32)
         starts, ends = np.empty_like(first), np.empty_like(first)
         for part in _blocks(len(first)):
             search = _Search(mixture[part])
@@ -158,14 +159,18 @@ class _Brackets:
         scattered symbol as for neighbours.
         """
         steps = (mixture.hi - mixture.lo).bit_length()
-        sample = mixture[:: max(1, len(mixture) // _SAMPLE)]
+        if len(mixture) < 4 * _SAMPLE:
+            return cls.of(mixture, steps)
+        sample = mixture[:: len(mixture) // _SAMPLE]
 
         def evaluations(width: int) -> float:
+            if width == steps:
+                return width
             brackets = cls.of(sample, width)
             outside = 1 - float((brackets.ends - brackets.starts).mean()) / (1 << PRECISION)
-            return width if width == steps else 5 + width + outside * 4 * (steps + 3)
+            return 5 + width + outside * 4 * (steps + 3)
 
-        return cls.of(mixture, min((0, *range(2, steps + 1)), key=evaluations))
+        return cls.of(mixture, min((0, 2, steps), key=evaluations))
 
     def locate(self, part: slice, cf: NDArray[Any]) -> tuple[Int32, Int32, Int32]:
         """As `Mixture.locate`, for the symbols of a part; right for those that their brackets hold."""
@@ -174,7 +179,7 @@ class _Brackets:
             piece = slice(part.start + block.start, part.start + block.stop)
             if self.width:
                 _Search(self.mixture[piece]).bisect(cf[block].astype(np.int32), found[:, block], self.width)
-        return found[0], found[1], found[2] - found[1]
+        return found[0] + np.int32(self.mixture.lo), found[1], found[2] - found[1]
 
 
 def _blocks(count: int) -> list[slice]:
@@ -193,47 +198,58 @@ def _mass(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.
 class _Search:
     """The CDF of mixtures at symbols, with what does not depend on the symbols computed once. 32-bit throughout.
 
-    A symbol is a whole number of table steps, so (16 x - m) >> shift = (16 >> shift) x + ((-m) >> shift).
+    Symbols count from lo here. A symbol is a whole number of table steps, so (16 x - m) >> shift is
+    (16 >> shift) x + ((-m) >> shift).
     """
 
     def __init__(self, mixture: Mixture) -> None:
-        tables, index = mixture.tables, mixture.scales
-        self.lo, self.hi = mixture.lo, mixture.hi
+        tables, index = mixture.tables, mixture.scales.astype(np.intp)
+        self.count = mixture.hi - mixture.lo + 1
         self.weights, self.values = mixture.weights, tables.values
-        self.steps = (UNIT >> tables.shifts)[index]
-        self.first = (tables.middles - tables.halves)[index]
-        self.last = (tables.middles + tables.halves)[index]
-        self.base = (tables.roundings - UNIT // 2)[index]
+        self.steps = (UNIT >> tables.shifts).take(index)
+        self.first = (tables.middles - tables.halves).take(index)
+        self.last = (tables.middles + tables.halves).take(index)
+        self.base = (tables.roundings + (UNIT * mixture.lo - UNIT // 2)).take(index)
         self.base -= mixture.means
-        self.base >>= tables.shifts[index]
-        self.base += tables.middles[index]
+        self.base >>= tables.shifts.take(index)
+        self.base += tables.middles.take(index)
         self._at = np.empty_like(self.base)
         self._looked_up = np.empty(self.base.shape, np.uint32)
 
     def cdf(self, x: Int32) -> Int32:
-        """F(x): the start of x's interval; x in lo..hi + 1."""
+        """F(x): the start of x's interval; x in 0..count."""
+        total = self._inside(x)
+        total[x <= 0] = 0
+        total[x >= self.count] = 1 << PRECISION
+        return total
+
+    def _inside(self, x: Int32) -> Int32:
+        """F(x) for x in 1..count - 1."""
         at, looked_up = self._at, self._looked_up
         np.multiply(self.steps, x, out=at)
-        at += self.base
+        np.add(at, self.base, out=at)
         np.maximum(at, self.first, out=at)
         np.minimum(at, self.last, out=at)
         np.take(self.values, at, mode="clip", out=looked_up)
-        looked_up *= self.weights
-        total = (np.add.reduce(looked_up, 0, dtype=np.uint32) >> _SURPLUS).astype(np.int32)
-        total += x - self.lo
-        total[x <= self.lo] = 0
-        total[x > self.hi] = 1 << PRECISION
-        return total
+        np.multiply(looked_up, self.weights, out=looked_up)
+        total = looked_up[0]
+        for row in looked_up[1:]:
+            total += row
+        total >>= _SURPLUS
+        return np.add(total.view(np.int32), x)
 
     def bisect(self, cf: Int32, found: Int32, steps: int) -> None:
         """Narrow brackets of 2^steps symbols to the x with F(x) <= cf < F(x + 1).
 
-        found: the rows x, F(x) and F of the bracket's end, before and after.
+        found: the rows x, F(x) and F of the bracket's end, before and after. Brackets may reach past the last symbol.
         """
         below, start, end = found
+        largest = int(below.max(initial=0)) + (1 << steps)
         for step in reversed(range(steps)):
-            middle = np.minimum(below + np.int32(1 << step), np.int32(self.hi + 1))
-            value = self.cdf(middle)
+            middle = below + np.int32(1 << step)
+            value = self._inside(middle)
+            if largest - (1 << step) >= self.count:
+                value[middle >= self.count] = 1 << PRECISION
             right = value <= cf
             np.copyto(below, middle, where=right)
             np.copyto(start, value, where=right)

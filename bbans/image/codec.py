@@ -306,12 +306,15 @@ class _TileCodec:
     def _mixture(self, params: Tensor, prediction: Tensor, channel: int) -> Mixture:
         """Network outputs [n, 3K, h, w] to mixtures of all n h w symbols."""
         logits, means, scales = _rows(params).reshape(3, params.shape[1] // 3, -1)
-        best = logits.argmax(0)[None]
-        below = np.minimum(np.take_along_axis(logits, best, 0) - logits, len(self.model.tables.exp2) - 1)
-        powers = self.model.tables.exp2[below]
-        weights = powers * (np.uint32(0xFFFFFFFF) // powers.sum(0, dtype=np.uint32)) >> np.uint32(32 - WEIGHT_BITS)
-        rest = (1 << WEIGHT_BITS) - weights.sum(0, dtype=np.uint32)
-        np.put_along_axis(weights, best, np.take_along_axis(weights, best, 0) + rest, 0)
+        exp2 = self.model.tables.exp2
+        heaviest = logits.argmax(0)
+        below = logits.max(0) - logits
+        np.minimum(below, len(exp2) - 1, out=below)
+        weights = exp2.take(below)
+        weights *= np.uint32(0xFFFFFFFF) // weights.sum(0, dtype=np.uint32)
+        weights >>= np.uint32(32 - WEIGHT_BITS)
+        rest = np.uint32(1 << WEIGHT_BITS) - weights.sum(0, dtype=np.uint32)
+        weights.reshape(-1)[heaviest * rest.size + np.arange(rest.size)] += rest
         base = prediction.to(torch.int32).cpu().numpy().ravel()
         return Mixture(
             self.model.tables.logistic,
