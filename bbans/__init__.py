@@ -87,9 +87,9 @@ def compress(
 
 
 def decompress(
-    data: bytes,
+    data: bytes | bytearray | memoryview,
     *,
-    search: Path | None = None,
+    search: str | Path | None = None,
     device: Device = "auto",
     threads: int | None = None,
 ) -> Image:
@@ -99,15 +99,21 @@ def decompress(
 
     Raises `BadFile`, `UnsupportedVersion`, `ModelMissing`, `DecodedDiffers`.
     """
+    from pathlib import Path
+
     from bbans.image.files import to_pillow
     from bbans.image.picture import decompress_picture
+
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError("decompress takes the bytes of a .bbans file, not its path")
+    folder = None if search is None else Path(search)
 
     def find(model_id: bytes) -> Model:
         from bbans.zoo import load_by_id
 
-        key = (model_id, search, device, threads)
+        key = (model_id, folder, device, threads)
         if key not in _models:
-            _models[key] = load_by_id(model_id, search=search, device=device, threads=threads)
+            _models[key] = load_by_id(model_id, search=folder, device=device, threads=threads)
         return _models[key]
 
-    return to_pillow(decompress_picture(data, find))
+    return to_pillow(decompress_picture(bytes(data), find))

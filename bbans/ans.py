@@ -137,7 +137,7 @@ class Message:
     # -- any total ---------------------------------------------------------------------------------------------------
     # A head need not be a multiple of the total's power of two away from the range's end, so after a push it may have
     # fallen below 2^31 and must be refilled, and a pop must undo that first. Without it, one operation in some hundred
-    # thousand fails (craystack's issue 14).
+    # thousand fails (github.com/j-towns/craystack/issues/14).
 
     def push_total(self, starts: ArrayLike, freqs: ArrayLike, total: ArrayLike) -> None:
         """As `push`, with intervals out of any total up to 2^31."""

@@ -7,6 +7,7 @@ the integers came from. Its id is a hash of `weights.safetensors`. torch is impo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -77,14 +78,15 @@ def available(extra: Path | None = None) -> list[ModelInfo]:
     for folder in _folders(extra):
         weights = folder / WEIGHTS
         if folder.name not in found:
-            found[folder.name] = ModelInfo(folder.name, _id(weights), folder, weights.stat().st_size)
+            with contextlib.suppress(BadModel):  # one that can't be read is no reason not to use another
+                found[folder.name] = ModelInfo(folder.name, _id(weights), folder, weights.stat().st_size)
     return list(found.values())
 
 
 def load(name_or_path: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> Model:
     """The model of a name, or in a folder. Raises `ModelMissing` or `BadModel`."""
     path = Path(name_or_path or DEFAULT)
-    if (path / WEIGHTS).is_file():
+    if os.path.isfile(path / WEIGHTS):
         return _load(path, device, threads)
     for info in available():
         if info.name == str(name_or_path or DEFAULT):
@@ -97,9 +99,13 @@ def load_by_id(
     model_id: bytes, *, search: Path | None = None, device: str = "auto", threads: int | None = None
 ) -> Model:
     """The model that a file names, from `search`, BBANS_MODELS or the shipped ones. Raises `ModelMissing`."""
+    if search is not None and not os.path.isdir(search):
+        raise ModelMissing(f"{search}: no such folder to look for models in")
     for folder in _folders(search):
-        if _id(folder / WEIGHTS) == model_id:
-            return _load(folder, device, threads)
+        with contextlib.suppress(BadModel):
+            if _id(folder / WEIGHTS) != model_id:
+                continue
+        return _load(folder, device, threads)
     raise ModelMissing(
         f"the file needs model {model_id.hex()}, which is not here; name its folder with -m, or put it where "
         "BBANS_MODELS points"
@@ -110,10 +116,14 @@ def _folders(extra: Path | None) -> Iterator[Path]:
     """Folders that hold a model: `extra` itself or below it, then BBANS_MODELS, then the shipped ones."""
     more = [Path(p) for p in os.environ.get("BBANS_MODELS", "").split(os.pathsep) if p]
     for place in [*([extra] if extra else []), *more, *_PLACES]:
-        if (place / WEIGHTS).is_file():
-            yield place
-        elif place.is_dir():
-            yield from sorted(p.parent for p in place.glob(f"*/{WEIGHTS}"))
+        try:
+            if (place / WEIGHTS).is_file():
+                below = [place]
+            else:
+                below = sorted(p.parent for p in place.glob(f"*/{WEIGHTS}")) if place.is_dir() else []
+        except OSError:  # a folder that may not be searched
+            continue
+        yield from below
 
 
 def _id(weights: Path) -> bytes:
@@ -161,9 +171,11 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
         raise BadModel(f"{folder / WEIGHTS}: lacks {error}") from error
     install(network, {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", "selftest"))})
     network.eval().requires_grad_(False)
+    if device not in ("auto", "cpu", "cuda"):
+        raise BadModel(f"no device {device!r}: auto, cpu or cuda")
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise BadModel("no CUDA device here: use --device cpu")
+        raise BadModel("no CUDA device here: use the device cpu")
     network = channels_last(network.to(place))
     if answers(network) != known:
         warnings.warn(

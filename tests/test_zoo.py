@@ -75,3 +75,19 @@ def test_tampered_weights_are_refused(tiny_models: Folders, changed) -> None:
         zoo.load(changed(enter_d__weight=np.full_like(weight, 3000)))
     with pytest.warns(RuntimeWarning), pytest.raises(InexactDevice):  # exact, but not the model it was
         zoo.load(changed(enter_d__weight=np.roll(weight, 1, axis=0) // 4))
+
+
+def test_a_model_that_cannot_be_read_does_not_hide_the_others(
+    tiny_models: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken" / zoo.WEIGHTS).mkdir(parents=True)
+    shutil.copytree(tiny_models[2], tmp_path / "whole")
+    monkeypatch.setenv("BBANS_MODELS", str(tmp_path))
+    assert "whole" in [info.name for info in zoo.available()]
+    whole = next(info for info in zoo.available() if info.name == "whole")
+    assert zoo.load_by_id(whole.id, device="cpu").path == tmp_path / "whole"
+
+
+def test_a_folder_to_search_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="no such folder"):
+        zoo.load_by_id(bytes(8), search=tmp_path / "nowhere")

@@ -38,7 +38,7 @@ class Sum:
 
 
 @click.command("eval")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=shared.any_path)
 @shared.model_option
 @shared.device_options
 @shared.json_option

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error.format_message())
         return 1
     except (click.Abort, KeyboardInterrupt):
+        complain("interrupted")
         return 130
     except (BbansError, Stop) as error:
         complain(explain(error))

@@ -27,17 +27,21 @@ class Stop(Exception):
 
 # -- options -----------------------------------------------------------------------------------------------------------
 
-inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+any_path = click.Path(readable=False, path_type=Path)  # what can't be read is an error of one input, not of usage
+inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=any_path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs.")
 output_option = click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=any_path,
     help="A file for one input; a directory for one or more.",
 )
 search_option = click.option(
-    "-m", "--model", type=click.Path(path_type=Path), help="A folder to look for the model in, besides the known ones."
+    "-m",
+    "--model",
+    type=any_path,
+    help="A folder to look for the model in, besides the known ones.",
 )
 
 

@@ -11,7 +11,11 @@ import click
 @click.argument("family", metavar="FAMILY")
 @click.argument("data", metavar="DATA...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder of the run."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of the run.",
 )
 @click.option(
     "--config",

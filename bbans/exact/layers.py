@@ -7,6 +7,7 @@ power; `floor` and `clamp` then make integers again. Nothing else is allowed: no
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator
 
 import torch
@@ -19,7 +20,7 @@ EXACT_LIMIT = 1 << 24  # float32 holds every integer up to here
 
 
 class IntConv(nn.Module):
-    """`clamp(floor(conv(x) + 1/2) + add)` on integers in a float tensor; call it as a `Conv`.
+    """`clamp(floor(conv(x) / 2^shift + 1/2) + add)` on integers in a float tensor; call it as a `Conv`.
 
     weight: int16 [out, in, k, k]; bias: int32 [out]; shift: int32 [out], the power of two that divides each output.
     lowest, highest: the range that outputs are clamped to.
@@ -52,18 +53,47 @@ class IntConv(nn.Module):
         return (self.weight.flatten(1) @ columns + self.bias[:, None]).view(n, -1, h, w)
 
 
+# Where PyTorch keeps, for each backend, whether float32 may be computed as something else (2.9 and later).
+_PRECISIONS = ("mkldnn.conv", "mkldnn.matmul", "cuda.matmul", "cudnn.conv")
+
+
 @contextlib.contextmanager
 def arithmetic() -> Iterator[None]:
     """No gradients, no Winograd (NNPACK, at batches of 16 and more), no TF32, no reduced precision of any kind."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.inference_mode(),
-            torch.backends.nnpack.flags(enabled=False),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else contextlib.nullcontext(),
-        ):
+    with (
+        torch.inference_mode(),
+        torch.backends.nnpack.flags(enabled=False),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else contextlib.nullcontext(),
+        _full_precision(),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 is float32, whatever the caller set; restored afterwards."""
+    backends = [operator.attrgetter(name)(torch.backends) for name in _PRECISIONS if _has_precision(name)]
+    if not backends:  # an older PyTorch, where one setting governs all
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
             yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    settings = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for backend, setting in zip(backends, settings, strict=True):
+            backend.fp32_precision = setting
+
+
+def _has_precision(name: str) -> bool:
+    try:
+        return isinstance(operator.attrgetter(f"{name}.fp32_precision")(torch.backends), str)
+    except (AttributeError, RuntimeError):
+        return False

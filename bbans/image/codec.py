@@ -23,9 +23,9 @@ from bbans.ans import Message
 from bbans.bitsback import bits_back
 from bbans.codecs.core import Codec, autoregressive, dependent
 from bbans.codecs.discrete import uniform
-from bbans.codecs.latent import BinnedPosterior, centres, prior_codec
+from bbans.codecs.latent import MAX_BITS, BinnedPosterior, centres, prior_codec
 from bbans.codecs.mixture import WEIGHT_BITS, Mixture
-from bbans.codecs.tables import SCALE_OF_ONE, SCALES
+from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
 from bbans.errors import BadFile, OutOfBits
 from bbans.exact.layers import arithmetic
 from bbans.image.lanes import Schedule
@@ -113,7 +113,7 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
     for payload in payloads:
         start, at = read_varint(payload, 0)
         bits, doublings = start % 16, start // 16
-        if doublings > 16 or bits > 10:
+        if doublings > 16 or bits > MAX_BITS:
             raise BadFile("the tile's head is impossible")
         counts = []
         for _ in range(doublings):
@@ -229,7 +229,7 @@ class _TileCodec:
 
     def _posterior(self, params: Tensor) -> Codec:
         means, scales = _rows(params).reshape(2, params.shape[1] // 2, len(params), -1)
-        index = np.clip(scales + 4 * 8 + SCALE_OF_ONE, SCALE_INDEX_MIN, SCALE_INDEX_MAX)
+        index = np.clip(scales + 4 * PER_OCTAVE + SCALE_OF_ONE, SCALE_INDEX_MIN, SCALE_INDEX_MAX)
 
         def of(i: int, bits: int) -> BinnedPosterior:
             tables = self.model.tables

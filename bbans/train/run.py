@@ -28,17 +28,28 @@ HOLD_OUT = 20  # one picture in so many validates when none were named
 def read_recipe(path: Path) -> Recipe:
     """A recipe.toml: keys of `Recipe`, tables [model] (`PhotoConfig`) and [mix] (`Mix`). Raises `BbansError`."""
     try:
-        raw = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BbansError(f"{path}: not a recipe ({error})") from error
     raw.pop("family", None)
-    model, mix = raw.pop("model", {}), raw.pop("mix", {})
-    if "blocks" in model:
-        model["blocks"] = tuple(model["blocks"])
-    for kind, table in ((Recipe, raw), (PhotoConfig, model), (Mix, mix)):
-        if unknown := set(table) - {f.name for f in fields(kind)}:
-            raise BbansError(f"{path}: unknown key {min(unknown)!r} for {kind.__name__}")
-    return Recipe(**raw, model=PhotoConfig(**model), mix=Mix(**mix))
+    model, mix = _values(path, raw.pop("model", {}), PhotoConfig()), _values(path, raw.pop("mix", {}), Mix())
+    return Recipe(**_values(path, raw, Recipe()), model=PhotoConfig(**model), mix=Mix(**mix))
+
+
+def _values(path: Path, table: Any, default: Recipe | PhotoConfig | Mix) -> dict[str, Any]:
+    """A table of a recipe, once its keys and the kinds of its values are those of `default`."""
+    kind = type(default).__name__
+    if not isinstance(table, dict):
+        raise BbansError(f"{path}: {kind} must be a table")
+    known = {f.name: getattr(default, f.name) for f in fields(default)}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    for key, value in values.items():
+        if key not in known:
+            raise BbansError(f"{path}: unknown key {key!r} for {kind}")
+        wanted = (int, float) if isinstance(known[key], float) else type(known[key])
+        if not isinstance(value, wanted):
+            raise BbansError(f"{path}: {key} must be like {known[key]!r}, not {value!r}")
+    return values
 
 
 def main_train(

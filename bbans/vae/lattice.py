@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 RESIDUAL_MAX = 1023  # residuals are in quarter pixels; larger ones are clipped
 
@@ -82,9 +81,3 @@ def inputs_c(c: Tensor, prediction_d: Tensor) -> Tensor:
     centred = c.clone()
     centred[:, 0] -= 128
     return torch.cat([centred, residual(c, prediction_d)], 1)
-
-
-def pad_even(x: Tensor) -> Tensor:
-    """Repeat the last row or column so that both sizes are even."""
-    h, w = x.shape[-2:]
-    return F.pad(x, (0, w % 2, 0, h % 2), mode="replicate") if h % 2 or w % 2 else x

@@ -87,13 +87,16 @@ def test_rounds_half_up() -> None:
         assert layer(torch.tensor([-3.0, -1.0, 1.0, 3.0]).view(1, 1, 1, 4)).flatten().tolist() == [-1, 0, 1, 2]
 
 
-def test_arithmetic_leaves_the_settings_as_they_were() -> None:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="this PyTorch has one setting for all backends")
+@pytest.mark.parametrize("backend", ["conv", "matmul"])
+def test_arithmetic_wants_float32_and_leaves_the_settings_as_they_were(backend: str) -> None:
+    settings = getattr(torch.backends.mkldnn, backend)
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
     try:
         with contextlib.suppress(KeyError), arithmetic():
-            assert torch.get_float32_matmul_precision() == "highest" and torch.is_inference_mode_enabled()
+            assert settings.fp32_precision == "ieee" and torch.is_inference_mode_enabled()
             raise KeyError
-        assert torch.get_float32_matmul_precision() == "medium" and not torch.is_inference_mode_enabled()
+        assert settings.fp32_precision == "bf16" and not torch.is_inference_mode_enabled()
     finally:
-        torch.set_float32_matmul_precision(before)
+        settings.fp32_precision = before
