@@ -102,10 +102,8 @@ def load_by_id(
     if search is not None and not os.path.isdir(search):
         raise ModelMissing(f"{search}: no such folder to look for models in")
     for folder in _folders(search):
-        with contextlib.suppress(BadModel):
-            if _id(folder / WEIGHTS) != model_id:
-                continue
-        return _load(folder, device, threads)
+        if _is(folder, model_id):
+            return _load(folder, device, threads)
     raise ModelMissing(
         f"the file needs model {model_id.hex()}, which is not here; name its folder with -m, or put it where "
         "BBANS_MODELS points"
@@ -131,6 +129,13 @@ def _id(weights: Path) -> bytes:
         return hashlib.sha256(weights.read_bytes()).digest()[:ID_BYTES]
     except OSError as error:
         raise BadModel(f"{weights}: cannot be read ({error.strerror})") from error
+
+
+def _is(folder: Path, model_id: bytes) -> bool:
+    try:
+        return _id(folder / WEIGHTS) == model_id
+    except BadModel:
+        return False
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
