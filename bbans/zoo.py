@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +65,25 @@ class Model:
     tables: Tables
     device: torch.device
 
+    @cached_property
+    def float_network(self) -> PhotoVAE | None:
+        """The float model that the integers came from; None if its weights aren't there."""
+        weights = self.path / FLOAT_WEIGHTS
+        if not weights.exists():
+            return None
+        from safetensors.torch import load_file
+
+        from bbans.vae.photo import PhotoVAE
+
+        network = PhotoVAE(self.network.config)
+        network.load_state_dict(load_file(weights))
+        return network.eval().requires_grad_(False)
+
     def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
         """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""
-        from bbans.vae.objectives import float_elbo_bits
+        from bbans.vae.objectives import elbo_bits
 
-        path = self.path / FLOAT_WEIGHTS
-        return float_elbo_bits(path, self.network.config, pixels) if path.exists() else None
+        return None if self.float_network is None else elbo_bits(self.float_network, pixels)
 
 
 def available(extra: Path | None = None) -> list[ModelInfo]:

@@ -21,8 +21,10 @@ from time import perf_counter
 
 import click
 import numpy as np
+from torch import Tensor, nn
 
 from bbans import zoo
+from bbans.exact.layers import IntConv
 from bbans.image.files import read_picture, write_picture
 from bbans.image.picture import Picture, Pixels, compress_picture, decompress_picture
 from bbans.memory import keep_large_buffers
@@ -163,6 +165,24 @@ def enlarged(picture: Picture) -> Picture:
     return Picture(np.ascontiguousarray(pixels), picture.mode)
 
 
+def size_of(model: zoo.Model, picture: Picture) -> dict[str, float]:
+    """Multiplications a pixel of compressing a picture, which is what decompressing takes, and parameters."""
+    done = 0
+
+    def count(layer: nn.Module, _: object, out: Tensor) -> None:
+        nonlocal done
+        assert isinstance(layer, IntConv)
+        done += out.numel() * layer.weight[0].numel()
+
+    layers = [m for m in model.network.modules() if isinstance(m, IntConv)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    compress_picture(picture, model)
+    for hook in hooks:
+        hook.remove()
+    parameters = sum(layer.weight.numel() + layer.bias.numel() for layer in layers)
+    return {"mac_per_pixel": done / (picture.width * picture.height), "parameters": parameters}
+
+
 @click.command()
 @click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
 @common.model_option
@@ -179,11 +199,13 @@ def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, t
     seconds = load_seconds(model, threads)
 
     keep_large_buffers()  # as the command does
-    bbans = own(zoo.load(model, device="cpu", threads=threads))
+    network = zoo.load(model, device="cpu", threads=threads)
+    bbans = own(network)
     first = once(bbans, pictures[0])
     coders = [bbans, *peers.jxls(7), peers.webp(), peers.png()]
     speeds = take_turns(coders, pictures, runs)
     parts = shares(bbans, pictures, min(runs, 3))
+    size = size_of(network, pictures[0])
 
     megapixels = pictures[0].width * pictures[0].height / 1e6
     record = {
@@ -196,6 +218,7 @@ def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, t
         "shares_seconds": parts,
         "load_seconds": seconds,
         "peak_bytes": memory,
+        **size,
     }
     lines = [
         "# Speed",
@@ -211,6 +234,8 @@ def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, t
         *share_table(parts),
         "",
         f"Import and load: {seconds:.2f} s",
+        "",
+        f"Networks: {size['mac_per_pixel'] / 1e3:.1f} kMAC a pixel, {size['parameters']:,} parameters",
         "",
         *common.table(
             ["peak memory, GB", *memory["first picture"]],

@@ -132,7 +132,8 @@ def test_a_precision_for_each_head() -> None:
 
 
 def test_a_push_of_a_total_that_is_no_power_of_two_refills() -> None:
-    # spilling leaves (2^31 // 3) * 1; times 3 that is 2^31 - 2, no longer a head (craystack's issue 14)
+    # spilling leaves (2^31 // 3) * 1; times 3 that is 2^31 - 2, no longer a head
+    # (github.com/j-towns/craystack/issues/14)
     message = Message(np.array([(HEAD_MIN // 3) << 32], np.uint64), Words([7]))
     start = message.flatten()
     push_any(message, 0, 1, 3 << 5)

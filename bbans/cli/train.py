@@ -34,6 +34,12 @@ import click
     help="What the lines of .txt lists are relative to.  [default: the list's folder]",
 )
 @click.option(
+    "--init",
+    "initial",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A model's folder to begin from, instead of from random weights.",
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
 )
 def train(
@@ -44,6 +50,7 @@ def train(
     validation: tuple[Path, ...],
     root: Path | None,
     device: str,
+    initial: Path | None,
 ) -> None:
     """Train a model of a FAMILY, such as photo, on your own pictures.
 
@@ -52,4 +59,13 @@ def train(
     """
     from bbans.train.run import main_train
 
-    main_train(family, list(data), output, config=config, validation=list(validation), root=root, device=device)
+    main_train(
+        family,
+        list(data),
+        output,
+        config=config,
+        validation=list(validation),
+        root=root,
+        device=device,
+        initial=initial,
+    )

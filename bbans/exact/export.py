@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from bbans.errors import BadModel
 from bbans.exact.layers import ACTIVATION_MAX, EXACT_LIMIT, PARAMETER_MAX, IntConv
-from bbans.vae.layers import Conv
+from bbans.vae.layers import INPUT_DIGITS, Conv
 
-INPUT_DIGITS = 6  # `input` values are integers divided by 2^6
 WEIGHT_MAX = (1 << 15) - 1
 SMALLEST = 1 / 16  # a scale that is never, or hardly ever, used is made for activations up to this
 CLIPPED = 1e-5  # the share of calibration activations that may be clipped

@@ -23,7 +23,7 @@ from bbans.ans import Message
 from bbans.bitsback import bits_back
 from bbans.codecs.core import Codec, autoregressive, dependent
 from bbans.codecs.discrete import uniform
-from bbans.codecs.latent import MAX_BITS, BinnedPosterior, centres, prior_codec
+from bbans.codecs.latent import MAX_BITS, PRIOR_SCALE, BinnedPosterior, centres, prior_codec
 from bbans.codecs.mixture import WEIGHT_BITS, Mixture
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
 from bbans.errors import BadFile, OutOfBits
@@ -31,15 +31,15 @@ from bbans.exact.layers import arithmetic
 from bbans.image.lanes import Schedule
 from bbans.image.varint import read_varint, write_varint
 from bbans.vae import lattice
+from bbans.vae.likelihoods import POSTERIOR_SCALES
+from bbans.vae.objectives import level_count
 from bbans.vae.photo import Head
 from bbans.zoo import Model
 
-RANGES = ((0, 255), (-255, 255), (-255, 255))
-COARSEST = 2  # a picture of at most 2x2 is coded as it is
 PADDING_SEED = 0xBBA5
 LATENT_BITS = (8, 6)  # tried in this order
 LATENT_SHARE = 0.9  # of the bits on the message that popping latents may need
-SCALE_INDEX_MIN, SCALE_INDEX_MAX = 28, 76  # posterior scales: 2^-5 to 2 of the prior's
+PRIOR_INDEX = SCALE_OF_ONE + PER_OCTAVE * (PRIOR_SCALE.bit_length() - 1)  # of the table whose scale is the prior's
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _TileCodec:
 
     def picture(self, height: int, width: int) -> Codec:
         """p(C) p(D, B, E | C), and so on down to a picture of 2x2 pixels."""
-        if max(height, width) <= COARSEST:
+        if not level_count(height, width):
             return self._raw(height, width)
         finest = height * width * self.channels == self.dims
         parts = dependent(
@@ -229,7 +229,8 @@ class _TileCodec:
 
     def _posterior(self, params: Tensor) -> Codec:
         means, scales = _rows(params).reshape(2, params.shape[1] // 2, len(params), -1)
-        index = np.clip(scales + 4 * PER_OCTAVE + SCALE_OF_ONE, SCALE_INDEX_MIN, SCALE_INDEX_MAX)
+        least, most = POSTERIOR_SCALES
+        index = PRIOR_INDEX + np.clip(scales, PER_OCTAVE * least, PER_OCTAVE * most)
 
         def of(i: int, bits: int) -> BinnedPosterior:
             tables = self.model.tables
@@ -321,7 +322,7 @@ class _TileCodec:
             weights,
             means + 4 * base,
             np.clip(scales + SCALE_OF_ONE, 0, SCALES - 1),
-            *RANGES[channel],
+            *lattice.RANGES[channel],
         )
 
     def _raw(self, height: int, width: int) -> Codec:

@@ -1,6 +1,6 @@
 """The training loop: optimiser, schedule, EMA, checkpoints, validation. One device, or several through torchrun.
 
-A run is a folder: `checkpoint.pt` (weights, EMA, optimiser, step, random state), `log.jsonl`, and what export makes of
+A run is a folder: `checkpoint.pt` (weights, EMA, optimiser, step), `log.jsonl`, and what export makes of
 it. Cut off anywhere, the same command resumes from the checkpoint.
 """
 
@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bbans.errors import BbansError
+from bbans.errors import BadModel, BbansError
 from bbans.train.data import Crops, Mix, load_rgb
 from bbans.vae import lattice
 from bbans.vae.layers import channels_last
-from bbans.vae.objectives import photo_elbo
+from bbans.vae.objectives import as_ycocg, level_count, photo_elbo
 from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
 
 
@@ -68,23 +70,27 @@ class _Loss(nn.Module):
 def validate(model: PhotoVAE, files: list[Path], device: torch.device) -> dict[str, float]:
     """−ELBO of whole pictures in bits per dim (`float_elbo`), and its share for D, B, E and KL at the finest level."""
     model.eval()
-    parts, dims = torch.zeros(4), 0
-    total = 0.0
-    generator_state = torch.get_rng_state()
-    torch.manual_seed(0)
-    with torch.inference_mode():
+    parts, dims, total = torch.zeros(4), 0, 0.0
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
         for file in files:
-            rgb = torch.from_numpy(np.asarray(load_rgb(file)).copy()).permute(2, 0, 1)[None].to(device)
-            even = lattice.ycocg_from_rgb(rgb.int()).float().contiguous(memory_format=torch.channels_last)
-            count = max(1, math.ceil(math.log2(max(rgb.shape[-2:]) / 2)))
-            levels, rest = photo_elbo(model, even, levels=count)
+            x = as_ycocg(np.asarray(load_rgb(file))).to(device)
+            levels, rest = photo_elbo(model, x, levels=level_count(x.shape[-2], x.shape[-1]))
             total += float(sum(v.total() for v in levels)) + 8.0 * rest.numel()
-            parts += torch.stack([levels[0].d, levels[0].b, levels[0].e, levels[0].kl]).cpu()
-            dims += rgb.numel()
-    torch.set_rng_state(generator_state)
+            if levels:
+                parts += torch.stack([levels[0].d, levels[0].b, levels[0].e, levels[0].kl]).cpu()
+            dims += x.numel()
     model.train()
     names = ("d", "b", "e", "kl")
     return {"bpd": total / dims, **{n: float(v) / dims for n, v in zip(names, parts, strict=True)}}
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Float weights of a model. Raises `BadModel`."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadModel(f"{path}: no float weights ({error})") from error
 
 
 def train(
@@ -94,13 +100,18 @@ def train(
     out: Path,
     *,
     device: torch.device,
+    initial: Path | None = None,
     checkpoint_minutes: float = 3.0,
     validate_every: int = 1000,
     stop_after: float = math.inf,
     report: Callable[[int, dict[str, Any]], None] = lambda step, record: None,
 ) -> PhotoVAE:
-    """Train or resume the run in `out`; returns the EMA model. `stop_after`: seconds after which it checkpoints and
-    returns early. `report(step, record)` is called every 20 steps, and with what was validated."""
+    """Train or resume the run in `out`; returns the EMA model. Random state follows from the seed and the first step.
+
+    initial: float weights (.safetensors) to begin with, of a model of the recipe's sizes; stop_after: seconds after
+    which it checkpoints and returns early; report(step, record) is called every 20 steps, and with what was validated.
+    Raises `BbansError`.
+    """
     if recipe.mix.crop >> recipe.levels < REGION:
         # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN (PyTorch 2.13) gets wrong
         raise BbansError(f"crops for {recipe.levels} levels must be at least {REGION << recipe.levels} pixels wide")
@@ -123,7 +134,13 @@ def train(
         ema.load_state_dict(saved["ema"])
         optimiser.load_state_dict(saved["optimiser"])
         start = saved["step"]
-        torch.set_rng_state(saved["random"].cpu())
+    elif initial is not None:
+        weights = load_weights(initial)
+        try:
+            for network in (model, ema):
+                network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise BadModel(f"{initial}: weights of a model of other sizes than the recipe's") from error
     torch.manual_seed(recipe.seed + 1000 * start + rank)
     loss_of: nn.Module = _Loss(model, recipe.levels)
     if world > 1:
@@ -138,7 +155,6 @@ def train(
             "ema": ema.state_dict(),
             "optimiser": optimiser.state_dict(),
             "step": step,
-            "random": torch.get_rng_state(),
             "recipe": json.dumps(asdict(recipe)),
         }
         torch.save(state, checkpoint.with_suffix(".tmp"))
@@ -153,6 +169,7 @@ def train(
 
     begun = saved_at = time.monotonic()
     mean: Tensor | None = None
+    skipped = 0  # steps whose gradients were not finite
     autocast = torch.autocast(device.type, torch.bfloat16)  # for gradients only; validation and export are float32
     done = start
     for step in range(start, recipe.steps):
@@ -166,6 +183,8 @@ def train(
         norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         if bool(torch.isfinite(norm)):
             optimiser.step()
+        else:
+            skipped += 1
         decay = min(recipe.ema, (step + 1) / (step + 10))
         with torch.no_grad():
             for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
@@ -175,7 +194,7 @@ def train(
         if done % 20 == 0:
             now = {"bpd": float(mean.sum()), "kl": float(mean[:, 3].sum()), "lr": learning_rate(recipe, step)}
             if done % 100 == 0:
-                log(done, {**now, "seconds": round(time.monotonic() - begun, 1)})
+                log(done, {**now, "skipped": skipped, "seconds": round(time.monotonic() - begun, 1)})
             elif not rank:
                 report(done, now)
         if done % validate_every == 0 and not rank and validation:

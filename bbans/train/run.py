@@ -16,6 +16,7 @@ from bbans.train.data import Mix, find_images
 from bbans.train.export import export
 from bbans.train.loop import Recipe, train
 from bbans.vae.photo import PhotoConfig
+from bbans.zoo import FLOAT_WEIGHTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,6 +62,7 @@ def main_train(
     validation: list[Path],
     root: Path | None,
     device: str,
+    initial: Path | None = None,
 ) -> None:
     """Train, or resume, and export to `output`. Raises `BbansError`."""
     if family != "photo":
@@ -70,13 +72,14 @@ def main_train(
     held_out = find_images(validation, root) if validation else files[::HOLD_OUT]
     files = [f for f in files if f not in set(held_out)] or files
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    weights = initial / FLOAT_WEIGHTS if initial else None
     output.mkdir(parents=True, exist_ok=True)
     if config and config.resolve() != (output / "recipe.toml").resolve():
         (output / "recipe.toml").write_text(config.read_text())
     first = os.environ.get("RANK", "0") == "0"
     with ExitStack() as stack:
         report = stack.enter_context(_Progress(recipe.steps)) if first else _silent
-        ema = train(recipe, files, held_out, output, device=place, report=report)
+        ema = train(recipe, files, held_out, output, device=place, initial=weights, report=report)
     if first:
         export(ema, files, output)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+RANGES = ((0, 255), (-255, 255), (-255, 255))  # of Y, Co and Cg
 RESIDUAL_MAX = 1023  # residuals are in quarter pixels; larger ones are clipped
 
 

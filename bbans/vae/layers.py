@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+INPUT_DIGITS = 6  # values of the scale `input` are integers divided by 2^6
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SCALE_MIN, SCALE_MAX = -4.5, 7.375  # log2 of a logistic's scale, in pixels: the ends of the shipped table
+from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
+
+# log2 of a logistic's scale, in pixels: the ends of the tables
+SCALE_MIN, SCALE_MAX = -SCALE_OF_ONE / PER_OCTAVE, (SCALES - 1 - SCALE_OF_ONE) / PER_OCTAVE
+POSTERIOR_SCALES = (-5, 1)  # log2 of the least and the largest scale of a latent's posterior, in scales of its prior
 MEAN_UNIT = 16.0  # a network output of 1 moves a mean by 16 pixels
 
 

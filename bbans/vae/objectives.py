@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bbans.vae import lattice, likelihoods
-from bbans.vae.photo import PHASES, PhotoConfig, PhotoVAE
+from bbans.vae.layers import INPUT_DIGITS
+from bbans.vae.photo import PHASES, PhotoVAE
 
-RANGES = ((0, 255), (-255, 255), (-255, 255))  # Y, Co, Cg
-INPUT_SCALE = 1 / 64
-POSTERIOR_SCALE_RANGE = (-5.0, 1.0)  # log2, in units of the prior
+INPUT_SCALE = 2.0**-INPUT_DIGITS
 
 
 @dataclass
@@ -50,7 +46,7 @@ def photo_level(model: PhotoVAE, x: Tensor, *, grey: bool = False) -> tuple[Leve
     kl, z = x.new_zeros(()), None
     if model.config.latents:
         mean, log2_scale = model.infer(see_c, see_d, see_b).float().chunk(2, 1)
-        log2_scale = log2_scale.clamp(*POSTERIOR_SCALE_RANGE)
+        log2_scale = log2_scale.clamp(*likelihoods.POSTERIOR_SCALES)
         z = likelihoods.sample_logistic(mean, log2_scale)
         kl = (likelihoods.logistic_log_density(z, mean, log2_scale) - likelihoods.logistic_log_density(z)).sum()
     tell_d, tell_b = model.condition(regions, z)
@@ -78,7 +74,7 @@ def photo_level(model: PhotoVAE, x: Tensor, *, grey: bool = False) -> tuple[Leve
                     params,
                     target[:, channel : channel + 1],
                     prediction[:, channel : channel + 1] / 4,
-                    *RANGES[channel],
+                    *lattice.RANGES[channel],
                 ).sum()
             )
         nats.append(total)
@@ -100,22 +96,20 @@ def _cut(x: Tensor, rows: int, columns: int) -> Tensor:
     return x if x.shape[-2:] == (rows, columns) else x[..., :rows, :columns]
 
 
-def float_elbo_bits(path: Path, config: PhotoConfig, pixels: NDArray[np.uint8]) -> float:
-    """−ELBO in bits of pixels [h, w, 1 or 3] under float weights in `path`, by one sample of the latents."""
-    model = _float_model(path, config)
-    grey = pixels.shape[2] == 1
-    levels = max(0, math.ceil(math.log2(max(pixels.shape[:2]) / 2)))
+def level_count(height: int, width: int) -> int:
+    """Levels of a whole picture: until at most 2x2 pixels are left."""
+    return max(0, (max(height, width) - 1).bit_length() - 1)
+
+
+def elbo_bits(model: PhotoVAE, pixels: NDArray[np.uint8]) -> float:
+    """−ELBO in bits of pixels [h, w, 1 or 3] under a float model, by one sample of the latents."""
+    height, width, channels = pixels.shape
+    grey = channels == 1
+    x = as_ycocg(np.repeat(pixels, 3, 2) if grey else pixels)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
-        parts, rest = photo_elbo(model, as_ycocg(np.repeat(pixels, 3, 2) if grey else pixels), levels=levels, grey=grey)
+        parts, rest = photo_elbo(model, x, levels=level_count(height, width), grey=grey)
     return float(sum(float(v.total()) for v in parts)) + 8.0 * rest.numel() / (3 if grey else 1)
-
-
-@lru_cache(maxsize=1)
-def _float_model(path: Path, config: PhotoConfig) -> PhotoVAE:
-    model = PhotoVAE(config)
-    model.load_state_dict(load_file(path))
-    return model.eval().requires_grad_(False)
 
 
 def as_ycocg(pixels: NDArray[np.uint8]) -> Tensor:

@@ -74,5 +74,5 @@ def test_train_passes_its_options_on(tmp_path: Path, run: Callable, monkeypatch:
     (tmp_path / "data").mkdir()
     assert run("train", "photo", "data", "-o", "out", "--validation", "data", "--device", "cpu").code == 0
     data = Path("data")
-    options = {"config": None, "validation": [data], "root": None, "device": "cpu"}
+    options = {"config": None, "validation": [data], "root": None, "device": "cpu", "initial": None}
     assert calls == [(("photo", [data], Path("out")), options)]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bbans import zoo
-from bbans.errors import BbansError
+from bbans.errors import BadModel, BbansError
 from bbans.image.codec import decode_tile, encode_tile
 from bbans.train.data import Mix
 from bbans.train.export import export
@@ -101,3 +101,16 @@ def test_validation_is_repeatable_and_leaves_the_random_state_alone(files: list[
     state = torch.get_rng_state()
     first, second = validate(model, files, CPU), validate(model, files, CPU)
     assert first == second and torch.equal(torch.get_rng_state(), state) and model.training
+
+
+def test_a_run_begins_from_the_weights_of_another(files: list[Path], tmp_path: Path) -> None:
+    first = train(replace(RECIPE, steps=3), files, [], tmp_path / "first", device=CPU)
+    export(first, files, tmp_path / "first")
+    weights = tmp_path / "first" / zoo.FLOAT_WEIGHTS
+    second = train(replace(RECIPE, steps=0), files, [], tmp_path / "second", device=CPU, initial=weights)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    other = replace(RECIPE, model=replace(SIZES, channels=16))
+    with pytest.raises(BadModel, match="other sizes"):
+        train(other, files, [], tmp_path / "third", device=CPU, initial=weights)
+    with pytest.raises(BadModel, match="no float weights"):
+        train(RECIPE, files, [], tmp_path / "fourth", device=CPU, initial=tmp_path / "nothing")
