@@ -27,7 +27,7 @@ from bbans.errors import BadModel, InexactDevice, ModelMissing
 if TYPE_CHECKING:
     import torch
 
-    from bbans.vae.photo import PhotoVAE
+    from bbans.vae.families import Network
 
 DEFAULT = "photo"
 WEIGHTS, FLOAT_WEIGHTS = "weights.safetensors", "float.safetensors"
@@ -61,29 +61,37 @@ class Model:
     id: bytes
     name: str
     path: Path
-    network: PhotoVAE
+    network: Network
     tables: Tables
     device: torch.device
 
     @cached_property
-    def float_network(self) -> PhotoVAE | None:
+    def float_network(self) -> Network | None:
         """The float model that the integers came from; None if its weights aren't there."""
         weights = self.path / FLOAT_WEIGHTS
         if not weights.exists():
             return None
         from safetensors.torch import load_file
 
-        from bbans.vae.photo import PhotoVAE
+        from bbans.vae.families import build, describe
 
-        network = PhotoVAE(self.network.config)
+        network = build(**describe(self.network))
         network.load_state_dict(load_file(weights))
         return network.eval().requires_grad_(False)
 
     def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
         """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""
-        from bbans.vae.objectives import elbo_bits
+        import torch
 
-        return None if self.float_network is None else elbo_bits(self.float_network, pixels)
+        from bbans.vae.families import elbo
+
+        if self.float_network is None:
+            return None
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            torch.manual_seed(0)
+            return sum(
+                float(bits) for bits in elbo(self.float_network, torch.from_numpy(np.array(pixels[None]))).values()
+            )
 
 
 def available(extra: Path | None = None) -> list[ModelInfo]:
@@ -169,17 +177,14 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
 
     from bbans.exact.export import install
     from bbans.exact.selftest import answers
+    from bbans.vae.families import build
     from bbans.vae.layers import channels_last
-    from bbans.vae.photo import PhotoConfig, PhotoVAE
 
     if threads is not None:
         torch.set_num_threads(threads)
     described, tensors = read_weights(folder)
-    if described.get("family") != "photo":
-        raise BadModel(f"{folder}: a model of the family {described.get('family')!r}, which this bbans does not know")
     try:
-        config = described["config"]
-        network = PhotoVAE(PhotoConfig(**{**config, "blocks": tuple(config["blocks"])}))
+        network = build(described.get("family"), described.get("config"))
         tables = Tables(
             ScaleTables.from_upper(*(tensors[f"tables.{part}"] for part in ("upper", "halves", "shifts"))),
             tensors["tables.edges"],

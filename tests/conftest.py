@@ -41,6 +41,10 @@ class FakeStats:
     elbo: float | None
 
 
+def takes(model: FakeModel, height: int, width: int, mode: str) -> bool:
+    return mode in ("L", "RGB")
+
+
 def encode_tile(model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False) -> tuple[bytes, FakeStats]:
     assert pixels.dtype == np.uint8 and pixels.ndim == 3
     payload = zlib.compress(pixels.tobytes())
@@ -59,7 +63,7 @@ def decode_tile(model: FakeModel, payload: bytes, height: int, width: int, chann
 def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """In place of `bbans.image.codec`."""
     codec = types.ModuleType("bbans.image.codec")
-    vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile)
+    vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile, takes=takes)
     monkeypatch.setitem(sys.modules, "bbans.image.codec", codec)
     return codec
 
@@ -98,7 +102,9 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     import torch
     from PIL import Image
 
+    from bbans.train.data import Mix
     from bbans.train.export import export
+    from bbans.train.tasks import PhotoTask
     from bbans.vae.layers import channels_last
     from bbans.vae.photo import PhotoConfig, PhotoVAE
 
@@ -121,5 +127,5 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
                         out.bias[-sizes.mixtures :] = 3.5  # log2 of the scales: no pixel is quite improbable
                 if latents:
                     model.posterior.bias[latents:] = -3.0  # narrow posteriors
-            export(model, pictures, folder / str(latents))
+            export(model, PhotoTask(sizes, pictures, [], Mix(), levels=2), folder / str(latents))
     return {latents: folder / str(latents) for latents in (0, 2)}

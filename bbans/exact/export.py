@@ -45,13 +45,11 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     return digits
 
 
-def quantise(
-    network: nn.Module, digits: Mapping[str, int], params_digits: Mapping[str, tuple[int, ...]]
-) -> dict[str, Tensor]:
+def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]:
     """Integer weights, biases and shifts of every `Conv`, as tensors to be saved.
 
     Each output channel gets the finest weights for which max|a| sum|w| + |b| stays below 2^24, so a network that can't
-    be exact can't be made. `params_digits`: digits of the output channels of layers that end in `params`, by name.
+    be exact can't be made. digits: of each named scale, as by `calibrate`.
     """
     tensors: dict[str, Tensor] = {}
     for name, layer in network.named_modules():
@@ -61,7 +59,7 @@ def quantise(
         weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
         source = digits[layer.source]
         if layer.target == "params":
-            target = torch.tensor(params_digits[name])
+            target = torch.tensor(layer.digits)
         else:
             target = torch.full((len(weight),), digits[layer.target])
         limit = EXACT_LIMIT / 2.0**source - 1  # leave room for rounding weights, bias and the half

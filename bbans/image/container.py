@@ -6,7 +6,7 @@ against its checksum and against the length of the file, before anything of a si
     magic         4 bytes  bb 61 6e 73: the first is no ASCII, so that a transfer as text is noticed
     version       1 byte   0
     length        varint   bytes of the fields from here to the header's checksum
-    mode          1 byte   0: L, 1: RGB; 8 bits for each channel
+    mode          1 byte   0: L, 1: RGB, with 8 bits for each channel; 2: "1", bilevel
     model         8 bytes  the id of the model that made the payloads
     width         varint   pixels
     height        varint   pixels
@@ -37,8 +37,8 @@ VERSION = 0
 SUFFIX = ".bbans"
 
 # Codes are part of the format: never renumber.
-MODE_CODES = {"L": 0, "RGB": 1}
-CHANNELS = {"L": 1, "RGB": 3}
+MODE_CODES = {"L": 0, "RGB": 1, "1": 2}
+CHANNELS = {"L": 1, "RGB": 3, "1": 1}
 
 MODEL_ID_BYTES = 8
 _HASH_BYTES = 4

@@ -30,7 +30,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 LOSSLESS_SUFFIXES = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM"}
 """Suffixes of the files that `write_picture` writes, and Pillow's names of their formats."""
 
-SUPPORTED = "supported are L (grey) and RGB, 8 bits per channel"
+SUPPORTED = "supported are L (grey) and RGB, 8 bits per channel, and 1 (bilevel)"
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED = 258, 338, 339, 1
 
@@ -39,7 +39,8 @@ _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED = 258, 338, 339, 1
 
 
 def read_picture(source: str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray[Any, Any]) -> Picture:
-    """A picture from a file, an open file, a Pillow image, or an array uint8 [h, w], [h, w, 1] or [h, w, 3].
+    """A picture from a file, an open file, a Pillow image, or an array uint8 [h, w], [h, w, 1] or [h, w, 3], or bool
+    [h, w], which is mode "1".
 
     Pixels are taken as stored: an EXIF orientation or a colour profile is not applied. Raises `BadImage` or `TooLarge`;
     the message begins with the path, if there is one.
@@ -58,6 +59,8 @@ def read_picture(source: str | os.PathLike[str] | BinaryIO | Image.Image | np.nd
 def to_pillow(picture: Picture) -> Image.Image:
     """The picture as a Pillow image of its mode."""
     pixels = picture.pixels
+    if picture.mode == "1":
+        return Image.fromarray(pixels[:, :, 0].astype(bool))
     return Image.fromarray(pixels[:, :, 0] if picture.mode == "L" else pixels)
 
 
@@ -78,6 +81,9 @@ def check_lossless(path: Path) -> None:
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> Picture:
+    if pixels.dtype == np.bool_ and pixels.ndim == 2:
+        check_size(pixels.shape[1], pixels.shape[0])
+        return Picture(pixels[:, :, None].astype(np.uint8), "1")
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))):
         raise BadImage(f"an array is uint8 [h, w], [h, w, 1] or [h, w, 3], not {pixels.dtype} {list(pixels.shape)}")
     planes = pixels if pixels.ndim == 3 else pixels[:, :, None]
@@ -129,7 +135,6 @@ def _check_exact(image: Image.Image) -> None:
 
 
 _MODES = {
-    "1": "black and white",
     "P": "palette",
     "PA": "palette with alpha",
     "LA": "grey with alpha",

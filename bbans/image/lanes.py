@@ -17,6 +17,7 @@ from bbans.ans import Message
 from bbans.codecs.mixture import PRECISION, Mixture
 from bbans.errors import BadFile
 
+MOST_LANES = 1 << 12
 WORDS_A_HEAD = 2.2  # a head made from the words takes up to 67 bits
 
 
@@ -27,7 +28,7 @@ def first_lanes(dims: int) -> int:
 
 def most_lanes(dims: int) -> int:
     """Lanes to grow to: about one for 256 symbols, at most 4,096."""
-    return max(first_lanes(dims), 1 << min(12, max(0, (dims >> 8).bit_length() - 1)))
+    return max(first_lanes(dims), min(MOST_LANES, 1 << max(0, (dims >> 8).bit_length() - 1)))
 
 
 class Schedule:

@@ -25,7 +25,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels uint8 [h, w, c], c = 1 for mode L and 3 for RGB. Raises `BadImage` when they aren't."""
+    """Pixels uint8 [h, w, c]: c = 1 for the modes L and "1", whose values are 0 and 1, and 3 for RGB.
+
+    Raises `BadImage` when they aren't.
+    """
 
     pixels: Pixels
     mode: str
@@ -38,6 +41,8 @@ class Picture:
             raise BadImage(f"{pixels.dtype} {list(pixels.shape)} are no pixels of mode {self.mode}")
         if not pixels.size:
             raise BadImage("has no pixels")
+        if self.mode == "1" and pixels.max() > 1:
+            raise BadImage("has other values than 0 and 1, but mode 1")
 
     @property
     def width(self) -> int:
@@ -81,12 +86,17 @@ class Report:
 def compress_picture(picture: Picture, model: Model, *, want_elbo: bool = False) -> tuple[bytes, Report]:
     """The bytes of a .bbans file. `want_elbo` also has the −ELBO computed, which takes time.
 
-    Raises `TooLarge`.
+    Raises `TooLarge`, and `BadImage` when the model takes no such pictures.
     """
-    from bbans.image.codec import encode_tile
+    from bbans.image.codec import encode_tile, takes
 
     width, height = picture.width, picture.height
     container.check_size(width, height)
+    if not takes(model, height, width, picture.mode):
+        what = f"{width} x {height} of mode {picture.mode}"
+        raise BadImage(
+            f"the model {model.name} takes no pictures of {what}; -m names another, `bbans models` lists them"
+        )
     side = container.tile_side(width, height)
     tiles, payloads, stats = [], [], []
     for y, x, h, w in container.tile_grid(width, height, side):

@@ -72,7 +72,7 @@ class Mix:
 
 
 class Crops:
-    """An endless, seeded stream of uint8 batches [n, 3, crop, crop].
+    """An endless, seeded stream of uint8 batches [n, crop, crop, 3].
 
     Sources whose files are JPEGs are only used scaled down (1.25 to 2.2 times), so that their block artefacts go.
     """
@@ -123,13 +123,13 @@ class Crops:
         size, random = self.mix.crop, self.random
         y = random.integers(pixels.shape[0] - size + 1)
         x = random.integers(pixels.shape[1] - size + 1)
-        crop = pixels[y : y + size, x : x + size].transpose(2, 0, 1)
+        crop = pixels[y : y + size, x : x + size]
         if random.random() < 0.5:
-            crop = crop[:, :, ::-1]
-        if random.random() < 0.25:
             crop = crop[:, ::-1]
         if random.random() < 0.25:
-            crop = crop.transpose(0, 2, 1)
+            crop = crop[::-1]
+        if random.random() < 0.25:
+            crop = crop.transpose(1, 0, 2)
         return np.ascontiguousarray(crop)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +14,25 @@ from bbans.codecs.latent import logistic_edges
 from bbans.codecs.tables import logistic_tables
 from bbans.exact.export import calibrate, install, quantise
 from bbans.exact.selftest import answers
-from bbans.train.data import load_rgb
-from bbans.vae.objectives import as_ycocg, photo_elbo
-from bbans.vae.photo import PhotoVAE
+from bbans.train.tasks import Task
+from bbans.vae.families import Network, build, describe, elbo
 from bbans.zoo import FLOAT_WEIGHTS, WEIGHTS
 
-CALIBRATION_IMAGES = 24
 
-
-def export(model: PhotoVAE, calibration: list[Path], out: Path) -> None:
+def export(model: Network, task: Task, out: Path) -> None:
     """Write `weights.safetensors` and `float.safetensors` of a trained float model. Raises `BadModel` if it can't be
-    exact. `calibration`: pictures whose activations set the scales (training pictures)."""
+    exact. The task's calibration pictures set the scales."""
     out.mkdir(parents=True, exist_ok=True)
     model = model.float().cpu().eval()
     torch.manual_seed(0)
-    step = max(1, len(calibration) // CALIBRATION_IMAGES)
 
     def run() -> None:
-        for path in calibration[::step][:CALIBRATION_IMAGES]:
-            photo_elbo(model, as_ycocg(np.asarray(load_rgb(path))), levels=5)
+        for pixels in task.calibration():
+            elbo(model, torch.from_numpy(pixels))
 
-    tensors = quantise(model, calibrate(model, run), model.params_digits())
-    network = PhotoVAE(model.config)
+    tensors = quantise(model, calibrate(model, run))
+    described = describe(model)
+    network = build(described["family"], described["config"])
     install(network, tensors)
     known = answers(network.double())
     tables = logistic_tables()
@@ -49,6 +45,5 @@ def export(model: PhotoVAE, calibration: list[Path], out: Path) -> None:
         "tables.exp2": exp2,
         "selftest": np.array(known, np.uint64),
     }
-    described = {"family": "photo", "config": asdict(model.config)}
     save_file(arrays, out / WEIGHTS, {"bbans": json.dumps(described, sort_keys=True)})
     save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, out / FLOAT_WEIGHTS)

@@ -15,23 +15,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bbans.errors import BadModel, BbansError
-from bbans.train.data import Crops, Mix, load_rgb
-from bbans.vae import lattice
+from bbans.errors import BadModel
+from bbans.train.data import Mix
+from bbans.train.stacks import Deck
+from bbans.train.tasks import Task, validation_bits
+from bbans.vae.families import Config, Network
 from bbans.vae.layers import channels_last
-from bbans.vae.objectives import as_ycocg, level_count, photo_elbo
-from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
+from bbans.vae.photo import PhotoConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run, as in a model's recipe.toml."""
+    """Everything that decides a training run, as in a model's recipe.toml.
+
+    kl_warmup: steps over which the weight of the KL grows from 0 to 1, so that latents learn to tell something before
+    they have to pay for it; after it the objective is the true −ELBO. levels, mix: of `photo`; deck: of `thumbnail`.
+    """
 
     steps: int = 10_000
     batch: int = 8
@@ -40,9 +44,11 @@ class Recipe:
     ema: float = 0.999
     clip: float = 1.0
     seed: int = 0
+    kl_warmup: int = 0
     levels: int = 4  # of each crop; coarser ones are too few pixels to matter
-    model: PhotoConfig = field(default_factory=PhotoConfig)
+    model: Config = field(default_factory=PhotoConfig)
     mix: Mix = field(default_factory=Mix)
+    deck: Deck = field(default_factory=Deck)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -53,36 +59,29 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
+def kl_weight(recipe: Recipe, step: int) -> float:
+    """From 0 to 1 over the warm-up of the KL, and 1 ever after."""
+    return min(1.0, step / recipe.kl_warmup) if recipe.kl_warmup else 1.0
+
+
 class _Loss(nn.Module):
-    """−ELBO of a batch in bits per dim, as a module, so that DistributedDataParallel can wrap it."""
+    """The objective of a batch in bits per dim, as a module, so that DistributedDataParallel can wrap it."""
 
-    def __init__(self, model: PhotoVAE, levels: int) -> None:
+    def __init__(self, task: Task, network: Network) -> None:
         super().__init__()
-        self.model, self.levels = model, levels
+        self.task, self.network = task, network
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        x = lattice.ycocg_from_rgb(rgb.int()).float().contiguous(memory_format=torch.channels_last)
-        levels, _ = photo_elbo(self.model, x, levels=self.levels)
-        parts = torch.stack([torch.stack([v.d, v.b, v.e, v.kl]) for v in levels]) / rgb.numel()
-        return parts.sum(), parts.detach()
-
-
-def validate(model: PhotoVAE, files: list[Path], device: torch.device) -> dict[str, float]:
-    """−ELBO of whole pictures in bits per dim (`float_elbo`), and its share for D, B, E and KL at the finest level."""
-    model.eval()
-    parts, dims, total = torch.zeros(4), 0, 0.0
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(0)
-        for file in files:
-            x = as_ycocg(np.asarray(load_rgb(file))).to(device)
-            levels, rest = photo_elbo(model, x, levels=level_count(x.shape[-2], x.shape[-1]))
-            total += float(sum(v.total() for v in levels)) + 8.0 * rest.numel()
-            if levels:
-                parts += torch.stack([levels[0].d, levels[0].b, levels[0].e, levels[0].kl]).cpu()
-            dims += x.numel()
-    model.train()
-    names = ("d", "b", "e", "kl")
-    return {"bpd": total / dims, **{n: float(v) / dims for n, v in zip(names, parts, strict=True)}}
+    def forward(self, pixels: Tensor, kl_weight: float) -> tuple[Tensor, Tensor]:
+        """What is minimised; and [2] the likelihood and the KL."""
+        bits = self.task.bits(self.network, pixels)
+        kl, likelihood = pixels.new_zeros((), dtype=torch.float32), pixels.new_zeros((), dtype=torch.float32)
+        for name, part in bits.items():
+            if name.startswith("kl"):
+                kl = kl + part.sum()
+            else:
+                likelihood = likelihood + part.sum()
+        loss = (likelihood + kl_weight * kl) / pixels.numel()
+        return loss, (torch.stack([likelihood, kl]) / pixels.numel()).detach()
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -95,8 +94,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def train(
     recipe: Recipe,
-    files: list[Path],
-    validation: list[Path],
+    task: Task,
     out: Path,
     *,
     device: torch.device,
@@ -105,16 +103,13 @@ def train(
     validate_every: int = 1000,
     stop_after: float = math.inf,
     report: Callable[[int, dict[str, Any]], None] = lambda step, record: None,
-) -> PhotoVAE:
+) -> Any:
     """Train or resume the run in `out`; returns the EMA model. Random state follows from the seed and the first step.
 
     initial: float weights (.safetensors) to begin with, of a model of the recipe's sizes; stop_after: seconds after
     which it checkpoints and returns early; report(step, record) is called every 20 steps, and with what was validated.
     Raises `BbansError`.
     """
-    if recipe.mix.crop >> recipe.levels < REGION:
-        # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN (PyTorch 2.13) gets wrong
-        raise BbansError(f"crops for {recipe.levels} levels must be at least {REGION << recipe.levels} pixels wide")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -123,7 +118,7 @@ def train(
             torch.cuda.set_device(device)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    model, ema = (channels_last(PhotoVAE(recipe.model).to(device)) for _ in range(2))
+    model, ema = (channels_last(task.network().to(device)) for _ in range(2))
     ema.load_state_dict(model.state_dict())
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
     start = 0
@@ -142,10 +137,10 @@ def train(
         except RuntimeError as error:
             raise BadModel(f"{initial}: weights of a model of other sizes than the recipe's") from error
     torch.manual_seed(recipe.seed + 1000 * start + rank)
-    loss_of: nn.Module = _Loss(model, recipe.levels)
+    loss_of: nn.Module = _Loss(task, model)
     if world > 1:
         loss_of = nn.parallel.DistributedDataParallel(loss_of)
-    batches = Crops(files, recipe.mix, seed=recipe.seed + 1000 * start + rank).batches(recipe.batch // world)
+    batches = task.batches(recipe.batch // world, recipe.seed + 1000 * start + rank)
 
     def save(step: int) -> None:
         if rank:
@@ -175,9 +170,9 @@ def train(
     for step in range(start, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        rgb = torch.from_numpy(next(batches)).to(device)
+        pixels = torch.from_numpy(next(batches)).to(device)
         with autocast:
-            loss, parts = loss_of(rgb)
+            loss, parts = loss_of(pixels, kl_weight(recipe, step))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -192,13 +187,13 @@ def train(
         mean = parts if mean is None else mean.lerp(parts, 0.02)
         done = step + 1
         if done % 20 == 0:
-            now = {"bpd": float(mean.sum()), "kl": float(mean[:, 3].sum()), "lr": learning_rate(recipe, step)}
+            now = {"bpd": float(mean.sum()), "kl": float(mean[1]), "lr": learning_rate(recipe, step)}
             if done % 100 == 0:
                 log(done, {**now, "skipped": skipped, "seconds": round(time.monotonic() - begun, 1)})
             elif not rank:
                 report(done, now)
-        if done % validate_every == 0 and not rank and validation:
-            log(done, {"validation": validate(ema, validation, device)})
+        if done % validate_every == 0 and not rank:
+            log(done, {"validation": validation_bits(task, ema, device)})
         if time.monotonic() - saved_at > 60 * checkpoint_minutes:
             save(done)
             saved_at = time.monotonic()

@@ -12,10 +12,14 @@ from typing import Any
 import torch
 
 from bbans.errors import BbansError
-from bbans.train.data import Mix, find_images
+from bbans.train.data import Mix
 from bbans.train.export import export
 from bbans.train.loop import Recipe, train
+from bbans.train.stacks import Deck
+from bbans.train.tasks import PhotoTask, Task, ThumbnailTask
+from bbans.vae.families import FAMILIES, Config
 from bbans.vae.photo import PhotoConfig
+from bbans.vae.thumbnail import ThumbnailConfig
 from bbans.zoo import FLOAT_WEIGHTS
 
 if sys.version_info >= (3, 11):
@@ -23,21 +27,22 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-HOLD_OUT = 20  # one picture in so many validates when none were named
 
-
-def read_recipe(path: Path) -> Recipe:
-    """A recipe.toml: keys of `Recipe`, tables [model] (`PhotoConfig`) and [mix] (`Mix`). Raises `BbansError`."""
+def read_recipe(path: Path, family: str) -> Recipe:
+    """A recipe.toml: keys of `Recipe`, tables [model] (sizes), [mix] and [deck]. Raises `BbansError`."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BbansError(f"{path}: not a recipe ({error})") from error
-    raw.pop("family", None)
-    model, mix = _values(path, raw.pop("model", {}), PhotoConfig()), _values(path, raw.pop("mix", {}), Mix())
-    return Recipe(**_values(path, raw, Recipe()), model=PhotoConfig(**model), mix=Mix(**mix))
+    if (named := raw.pop("family", family)) != family:
+        raise BbansError(f"{path}: a recipe for the family {named!r}, not {family!r}")
+    config = FAMILIES[family].config
+    model = config(**_values(path, raw.pop("model", {}), config()))
+    mix, deck = Mix(**_values(path, raw.pop("mix", {}), Mix())), Deck(**_values(path, raw.pop("deck", {}), Deck()))
+    return Recipe(**_values(path, raw, Recipe()), model=model, mix=mix, deck=deck)
 
 
-def _values(path: Path, table: Any, default: Recipe | PhotoConfig | Mix) -> dict[str, Any]:
+def _values(path: Path, table: Any, default: Recipe | Config | Mix | Deck) -> dict[str, Any]:
     """A table of a recipe, once its keys and the kinds of its values are those of `default`."""
     kind = type(default).__name__
     if not isinstance(table, dict):
@@ -65,12 +70,10 @@ def main_train(
     initial: Path | None = None,
 ) -> None:
     """Train, or resume, and export to `output`. Raises `BbansError`."""
-    if family != "photo":
-        raise BbansError(f"no model family {family!r}; there is: photo")
-    recipe = read_recipe(config) if config else Recipe()
-    files = find_images(data, root)
-    held_out = find_images(validation, root) if validation else files[::HOLD_OUT]
-    files = [f for f in files if f not in set(held_out)] or files
+    if family not in FAMILIES:
+        raise BbansError(f"no model family {family!r}; there are: {', '.join(FAMILIES)}")
+    recipe = read_recipe(config, family) if config else Recipe(model=FAMILIES[family].config())
+    task = _task(recipe, data, validation, root)
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     weights = initial / FLOAT_WEIGHTS if initial else None
     output.mkdir(parents=True, exist_ok=True)
@@ -79,9 +82,16 @@ def main_train(
     first = os.environ.get("RANK", "0") == "0"
     with ExitStack() as stack:
         report = stack.enter_context(_Progress(recipe.steps)) if first else _silent
-        ema = train(recipe, files, held_out, output, device=place, initial=weights, report=report)
+        ema = train(recipe, task, output, device=place, initial=weights, report=report)
     if first:
-        export(ema, files, output)
+        export(ema, task, output)
+
+
+def _task(recipe: Recipe, data: list[Path], validation: list[Path], root: Path | None) -> Task:
+    if isinstance(recipe.model, ThumbnailConfig):
+        return ThumbnailTask.of(recipe.model, data, validation, recipe.deck)
+    assert isinstance(recipe.model, PhotoConfig)
+    return PhotoTask.of(recipe.model, data, validation, root, recipe.mix, recipe.levels)
 
 
 def _silent(step: int, record: dict[str, Any]) -> None:

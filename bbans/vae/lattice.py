@@ -30,6 +30,26 @@ def rgb_from_ycocg(ycocg: Tensor) -> Tensor:
     return torch.stack([b + co, cg + t, b], 1)
 
 
+def planes(pixels: Tensor, samples: int, depth: int = 8) -> Tensor:
+    """What the models code: int32 [N, samples, h, w] of integer pixels [N, h, w, 1 or 3] of 8 bits or of 1.
+
+    RGB becomes YCoCg; grey becomes Y, with Co and Cg of zeros if there are three samples; bilevel becomes 0 and 255.
+    """
+    x = pixels.permute(0, 3, 1, 2).to(torch.int32)
+    if x.shape[1] == 3:
+        return ycocg_from_rgb(x)
+    if depth == 1:
+        x = 255 * x
+    return torch.cat([x, *[torch.zeros_like(x)] * (samples - 1)], 1) if samples > 1 else x
+
+
+def pixels(planes: Tensor, channels: int, depth: int = 8) -> Tensor:
+    """The inverse of `planes`: uint8 [N, h, w, channels]."""
+    x = planes.to(torch.int32)
+    x = rgb_from_ycocg(x) if channels == 3 else x[:, :1]
+    return (x >> (8 - depth)).permute(0, 2, 3, 1).to(torch.uint8)
+
+
 def split(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """C, D, B, E of a picture (views)."""
     return x[..., ::2, ::2], x[..., 1::2, 1::2], x[..., ::2, 1::2], x[..., 1::2, ::2]
@@ -70,6 +90,13 @@ def predict_b(c: Tensor, d: Tensor) -> Tensor:
 def predict_e(c: Tensor, d: Tensor) -> Tensor:
     """Four times the mean of C above and below and D left and right of each E."""
     return c + _shift(c, 1, 0) + d + _shift(d, 0, -1)
+
+
+def middle(x: Tensor) -> Tensor:
+    """Four times the middle of the range of each channel: the prediction where nothing is known."""
+    middles = torch.zeros_like(x)
+    middles[:, 0] = 4 * 128
+    return middles
 
 
 def residual(x: Tensor, prediction: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ class Conv(nn.Conv2d):
 
     Tensors that meet in an addition must have the same scale, so scales have names: `source` is that of the input,
     `target` that of the output and of `add`. Two layers with the same `target` may be added. The name `input` is
-    reserved for integers divided by 64 and `params` for parameters of distributions (see `PhotoVAE.params_digits`).
+    reserved for integers divided by 64 and `params` for parameters of distributions, whose outputs have each their own
+    `digits` after the binary point.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Conv(nn.Conv2d):
         target: str,
         stride: int = 1,
         relu: bool = True,
+        digits: tuple[int, ...] = (),
     ) -> None:
         super().__init__(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2)
-        self.source, self.target, self.relu = source, target, relu
+        self.source, self.target, self.relu, self.digits = source, target, relu, digits
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         y = super().forward(x)
@@ -62,3 +64,9 @@ class Residual(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return self.second(self.first(h), add=h)
+
+
+def posterior(channels: int, latents: int, *, source: str) -> Conv:
+    """An encoder's last layer: means [N, latents, ...] in 1/256 of the prior's scale, then log2-scales in 1/8."""
+    digits = (8,) * latents + (3,) * latents
+    return Conv(channels, 2 * latents, 1, source=source, target="params", relu=False, digits=digits)

@@ -35,6 +35,11 @@ def logistic_mixture_nll(params: Tensor, x: Tensor, prediction: Tensor, lo: int,
     return -torch.logsumexp(log_w + log_p, 1, keepdim=True)
 
 
+def bernoulli_nll(logit: Tensor, x: Tensor) -> Tensor:
+    """−ln of a Bernoulli. logit: any shape, in nats; x: booleans of the same shape. Returns that shape."""
+    return F.softplus(torch.where(x, -logit, logit).float())
+
+
 def logistic_log_density(x: Tensor, mean: Tensor | float = 0.0, log2_scale: Tensor | float = 0.0) -> Tensor:
     """ln of the density of a logistic, elementwise."""
     log2_scale = torch.as_tensor(log2_scale, dtype=x.dtype, device=x.device)

@@ -1,99 +1,121 @@
-"""The objective: −ELBO, its parts kept apart."""
+"""The objective, −ELBO, its parts kept apart: {name: bits [N]}, one entry for each likelihood and each layer's KL.
+
+Names: `d1`, `b1`, `e1` are the phases of the finest level, `d2` ... those of the next; `top` is the coarsest picture;
+what begins with `kl` is the KL of latents. Source: Kingma & Welling 2014, eq. 2, by one sample.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bbans.vae import lattice, likelihoods
 from bbans.vae.layers import INPUT_DIGITS
-from bbans.vae.photo import PHASES, PhotoVAE
+from bbans.vae.phases import PHASES, Head, Phases, enlarge
+from bbans.vae.photo import REGION, PhotoVAE
+from bbans.vae.thumbnail import ThumbnailVAE
 
+Bits = dict[str, Tensor]
 INPUT_SCALE = 2.0**-INPUT_DIGITS
+BITS_OF_A_NAT = 1 / math.log(2.0)
 
 
-@dataclass
-class Level:
-    """−ELBO of one level in bits, summed over the batch: one likelihood for each phase, and the KL of z."""
+@dataclass(frozen=True)
+class Views:
+    """A level of pictures x [N, samples, h, w] as its networks see it: inputs from C, and residuals of D and B."""
 
-    d: Tensor
-    b: Tensor
-    e: Tensor
-    kl: Tensor
+    pixels: tuple[Tensor, Tensor, Tensor]  # D, B, E
+    predictions: tuple[Tensor, Tensor, Tensor]
+    c: Tensor
+    see_c: Tensor
+    see_d: Tensor
+    see_b: Tensor
 
-    def total(self) -> Tensor:
-        return self.d + self.b + self.e + self.kl
+    @classmethod
+    def of(cls, x: Tensor) -> Views:
+        c, *pixels = lattice.split(x)
+        d, b = lattice.fill(pixels[0], c), lattice.fill(pixels[1], c)
+        pd, pb, pe = lattice.predict_d(c), lattice.predict_b(c, d), lattice.predict_e(c, d)
+        return cls(
+            (pixels[0], pixels[1], pixels[2]),
+            (pd, pb, pe),
+            c,
+            lattice.inputs_c(c, pd) * INPUT_SCALE,
+            lattice.residual(d, pd) * INPUT_SCALE,
+            lattice.residual(b, pb) * INPUT_SCALE,
+        )
 
 
-def photo_level(model: PhotoVAE, x: Tensor, *, grey: bool = False) -> tuple[Level, Tensor]:
-    """−ELBO of a level of pictures x [N, 3, h, w] (YCoCg as float), and C, the next level's pictures.
+Told = tuple[Tensor, Tensor, "Tensor | None"]
 
-    With `grey`, only Y counts. Source: Kingma & Welling 2014, eq. 2, by one sample.
+
+def level_bits(nets: Phases, views: Views, told: Told, *, samples: int, bilevel: bool = False) -> list[Tensor]:
+    """Bits [N] of D, B and E of a level, given C. samples: how many channels count."""
+    told_d, told_b, told_e = told
+    h_d = nets.features_d(views.see_c, told_d)
+    h_b = nets.features_b(h_d, views.see_d, told_b)
+    h_e = nets.features_e(views.see_c, views.see_d, views.see_b, told_e)
+    return [
+        plane_bits(nets.head(phase), h, target, prediction, samples=samples, bilevel=bilevel)
+        for phase, h, target, prediction in zip(PHASES, (h_d, h_b, h_e), views.pixels, views.predictions, strict=True)
+    ]
+
+
+def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, *, samples: int, bilevel: bool) -> Tensor:
+    """Bits [N] of pixels `target` [N, channels, rows, columns], given features that are at least as large.
+
+    prediction: four times what the means are relative to.
     """
-    c, d_pixels, b_pixels, e_pixels = lattice.split(x)
-    d, b = lattice.fill(d_pixels, c), lattice.fill(b_pixels, c)
-    pd, pb, pe = lattice.predict_d(c), lattice.predict_b(c, d), lattice.predict_e(c, d)
-    see_c = lattice.inputs_c(c, pd) * INPUT_SCALE
-    see_d = lattice.residual(d, pd) * INPUT_SCALE
-    see_b = lattice.residual(b, pb) * INPUT_SCALE
-
-    regions = model.regions(see_c)
-    kl, z = x.new_zeros(()), None
-    if model.config.latents:
-        mean, log2_scale = model.infer(see_c, see_d, see_b).float().chunk(2, 1)
-        log2_scale = log2_scale.clamp(*likelihoods.POSTERIOR_SCALES)
-        z = likelihoods.sample_logistic(mean, log2_scale)
-        kl = (likelihoods.logistic_log_density(z, mean, log2_scale) - likelihoods.logistic_log_density(z)).sum()
-    tell_d, tell_b = model.condition(regions, z)
-    h_d = model.features_d(see_c, tell_d)
-    h_b = model.features_b(h_d, see_d, tell_b)
-    h_e = model.features_e(see_c, see_d, see_b, regions)
-
-    nats = []
-    for phase, h, target, prediction in zip(
-        PHASES, (h_d, h_b, h_e), (d_pixels, b_pixels, e_pixels), (pd, pb, pe), strict=True
-    ):
-        rows, columns = target.shape[-2:]
-        if not rows or not columns:
-            nats.append(x.new_zeros(()))
-            continue
-        prediction, h = prediction[..., :rows, :columns], _cut(h, rows, columns)
-        head = getattr(model, f"head_{phase}")
-        seen = lattice.residual(target, prediction) * INPUT_SCALE
-        total = x.new_zeros(())
-        for channel, mine in enumerate(head.split(h)[: 1 if grey else 3]):
-            params = head.channel(channel, mine, seen[:, :channel])
-            total = (
-                total
-                + likelihoods.logistic_mixture_nll(
-                    params,
-                    target[:, channel : channel + 1],
-                    prediction[:, channel : channel + 1] / 4,
-                    *lattice.RANGES[channel],
-                ).sum()
-            )
-        nats.append(total)
-    bits = 1 / math.log(2.0)
-    nats_d, nats_b, nats_e = nats
-    return Level(nats_d * bits, nats_b * bits, nats_e * bits, kl * bits), c
+    rows, columns = target.shape[-2:]
+    total = h.new_zeros(len(target), dtype=torch.float32)
+    if not rows or not columns:
+        return total
+    h, prediction = _cut(h, rows, columns), _cut(prediction, rows, columns)
+    seen = lattice.residual(target, prediction) * INPUT_SCALE
+    for channel, mine in enumerate(head.split(h)[:samples]):
+        params, x = head.channel(channel, mine, seen[:, :channel]), target[:, channel : channel + 1]
+        if bilevel:
+            nats = likelihoods.bernoulli_nll(params, x > 0)
+        else:
+            centre = prediction[:, channel : channel + 1] / 4
+            nats = likelihoods.logistic_mixture_nll(params, x, centre, *lattice.RANGES[channel])
+        total = total + nats.sum((1, 2, 3))
+    return total * BITS_OF_A_NAT
 
 
-def photo_elbo(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False) -> tuple[list[Level], Tensor]:
-    """Levels, finest first, and the coarsest C that is left over."""
-    x, parts = ycocg.float(), []
-    for _ in range(levels):
-        level, x = photo_level(model, x, grey=grey)
-        parts.append(level)
-    return parts, x
+def latent_bits(params: Tensor) -> tuple[Tensor, Tensor]:
+    """A sample z [N, latents, ...] of q with these parameters, and log2 q(z) - log2 p(z) of each element."""
+    mean, log2_scale = params.float().chunk(2, 1)
+    log2_scale = log2_scale.clamp(*likelihoods.POSTERIOR_SCALES)
+    z = likelihoods.sample_logistic(mean, log2_scale)
+    nats = likelihoods.logistic_log_density(z, mean, log2_scale) - likelihoods.logistic_log_density(z)
+    return z, nats * BITS_OF_A_NAT
 
 
-def _cut(x: Tensor, rows: int, columns: int) -> Tensor:
-    return x if x.shape[-2:] == (rows, columns) else x[..., :rows, :columns]
+# -- photo -------------------------------------------------------------------------------------------------------------
+
+
+def photo_bits(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False) -> tuple[Bits, Tensor]:
+    """Bits of pictures [N, 3, h, w] (YCoCg as float), and the coarsest C, left over. With `grey`, only Y counts."""
+    x, bits = ycocg.float(), Bits()
+    for level in range(1, levels + 1):
+        views = Views.of(x)
+        regions = model.regions(views.see_c)
+        kl, z = views.c.new_zeros(len(x)), None
+        if model.config.latents:
+            z, elements = latent_bits(model.infer(views.see_c, views.see_d, views.see_b))
+            kl = elements.sum((1, 2, 3))
+        told_d, told_b = (enlarge(told, REGION, views.c) for told in model.condition(regions, z))
+        told_e = enlarge(model.condition_e(regions), REGION, views.c)
+        phases = level_bits(model, views, (told_d, told_b, told_e), samples=1 if grey else 3)
+        bits |= {f"{phase}{level}": v for phase, v in zip(PHASES, phases, strict=True)} | {f"kl{level}": kl}
+        x = views.c
+    return bits, x
 
 
 def level_count(height: int, width: int) -> int:
@@ -101,18 +123,48 @@ def level_count(height: int, width: int) -> int:
     return max(0, (max(height, width) - 1).bit_length() - 1)
 
 
-def elbo_bits(model: PhotoVAE, pixels: NDArray[np.uint8]) -> float:
-    """−ELBO in bits of pixels [h, w, 1 or 3] under a float model, by one sample of the latents."""
-    height, width, channels = pixels.shape
-    grey = channels == 1
-    x = as_ycocg(np.repeat(pixels, 3, 2) if grey else pixels)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(0)
-        parts, rest = photo_elbo(model, x, levels=level_count(height, width), grey=grey)
-    return float(sum(float(v.total()) for v in parts)) + 8.0 * rest.numel() / (3 if grey else 1)
+# -- thumbnail ---------------------------------------------------------------------------------------------------------
 
 
-def as_ycocg(pixels: NDArray[np.uint8]) -> Tensor:
-    """RGB pixels [h, w, 3] as a picture [1, 3, h, w]."""
-    rgb = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].int()
-    return lattice.ycocg_from_rgb(rgb).float().contiguous(memory_format=torch.channels_last)
+def thumbnail_bits(
+    model: ThumbnailVAE, planes: Tensor, *, keep: Callable[[str, Tensor], None] = lambda name, kl: None
+) -> Bits:
+    """Bits of pictures [N, samples, h, w]: YCoCg, grey, or bilevel as 0 and 255, as float.
+
+    keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
+    """
+    config = model.config
+    bilevel = config.depth == 1
+    x, views = planes.float(), []
+    for _ in range(config.levels):
+        views.append(Views.of(x))
+        x = views[-1].c
+    finest, bits = views[0], Bits()
+    whole, local = config.latents
+    # the networks of the latents are small, and oneDNN's bf16 gradients of strided convolutions on the smallest maps
+    # are wrong (PyTorch 2.13)
+    with torch.autocast(planes.device.type, enabled=False):
+        z2, z1 = x.new_zeros(len(x), 1, 1, 1), None
+        encoded = model.encode(finest.see_c, finest.see_d, finest.see_b) if whole or local else None
+        if encoded is not None and whole:
+            z2, kl = latent_bits(model.infer_whole(encoded))
+            keep("kl_whole", kl)
+            bits["kl_whole"] = kl.sum((1, 2, 3))
+        h = model.begin(z2)
+        if encoded is not None and local:
+            z1, kl = latent_bits(model.infer_local(encoded, h))
+            keep("kl_local", kl)
+            bits["kl_local"] = kl.sum((1, 2, 3))
+        h = model.refine(h, z1)
+        middle = lattice.middle(x)
+        bits["top"] = plane_bits(model.head_top, h, x, middle, samples=config.samples, bilevel=bilevel)
+    for level in reversed(range(config.levels)):
+        told = model.tell(h, level, views[level].c)
+        nets = cast(Phases, model.levels[level])
+        phases = level_bits(nets, views[level], told, samples=config.samples, bilevel=bilevel)
+        bits |= {f"{phase}{level + 1}": v for phase, v in zip(PHASES, phases, strict=True)}
+    return bits
+
+
+def _cut(x: Tensor, rows: int, columns: int) -> Tensor:
+    return x if x.shape[-2:] == (rows, columns) else x[..., :rows, :columns]

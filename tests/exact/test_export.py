@@ -11,8 +11,6 @@ from bbans.exact.export import INPUT_DIGITS, calibrate, install, quantise
 from bbans.exact.layers import ACTIVATION_MAX, EXACT_LIMIT, IntConv, arithmetic
 from bbans.vae.layers import Conv
 
-OUT_DIGITS = {"1": (8, 3)}
-
 
 def network(scale: float = 1.0) -> nn.Sequential:
     """Two layers, the second of which puts out two parameters, of 8 and 3 binary digits."""
@@ -20,7 +18,7 @@ def network(scale: float = 1.0) -> nn.Sequential:
         torch.manual_seed(0)
         made = nn.Sequential(
             Conv(3, 5, 3, source="input", target="middle"),
-            Conv(5, 2, 1, source="middle", target="params", relu=False),
+            Conv(5, 2, 1, source="middle", target="params", relu=False, digits=(8, 3)),
         )
     with torch.no_grad():
         for weights in made.parameters():
@@ -34,7 +32,7 @@ def inputs() -> Tensor:
 
 
 def exported(made: nn.Sequential) -> dict[str, Tensor]:
-    return quantise(made, calibrate(made, lambda: made(inputs() / 2**INPUT_DIGITS)), OUT_DIGITS)
+    return quantise(made, calibrate(made, lambda: made(inputs() / 2**INPUT_DIGITS)))
 
 
 def test_scales_make_the_activations_fit() -> None:

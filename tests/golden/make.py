@@ -33,7 +33,9 @@ def main() -> None:
     """Write the model and the files."""
     from bbans import zoo
     from bbans.image.picture import Picture, compress_picture
+    from bbans.train.data import Mix
     from bbans.train.export import export
+    from bbans.train.tasks import PhotoTask
     from bbans.vae.photo import PhotoConfig, PhotoVAE
 
     torch.manual_seed(0)
@@ -41,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "calibration.png"
         Image.fromarray(picture(96, 96, 3)).save(source)
-        export(PhotoVAE(config), [source], MODEL)
+        export(PhotoVAE(config), PhotoTask(config, [source], [], Mix(), levels=3), MODEL)
     (MODEL / zoo.FLOAT_WEIGHTS).unlink()
     model = zoo.load(MODEL)
     for name, height, width, channels in PICTURES:

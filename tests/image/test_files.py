@@ -14,7 +14,7 @@ from PIL import Image
 
 from bbans.errors import BadFile, BadImage, BadOutput, BbansError, TooLarge
 from bbans.image import files
-from bbans.image.files import read_bytes, read_picture, write_bytes, write_picture
+from bbans.image.files import read_bytes, read_picture, to_pillow, write_bytes, write_picture
 from bbans.image.picture import Picture
 
 Pixels = Callable[..., np.ndarray]
@@ -83,6 +83,15 @@ def test_lossless_formats_are_read_exactly(kind: str, mode: str, random_pixels: 
     assert picture.pixels.tobytes() == image.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_bilevel_pictures_stay_bilevel(kind: str, random_pixels: Pixels) -> None:
+    image = Image.fromarray(random_pixels(9, 7, 1)[:, :, 0] > 127)
+    picture = read_picture(io.BytesIO(saved(image, kind)))
+    assert picture.mode == image.mode == to_pillow(picture).mode == "1" and picture.pixels.max() == 1
+    np.testing.assert_array_equal(np.asarray(to_pillow(picture)), np.asarray(image))
+    np.testing.assert_array_equal(read_picture(np.asarray(image)).pixels, picture.pixels)
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_compressed_tiff(compression: str, random_pixels: Pixels) -> None:
     image = Image.fromarray(random_pixels(9, 7, 3))
@@ -121,7 +130,6 @@ SMALL = Image.new("RGB", (2, 2))
         (png(1, 1, 16, 2, b"\0" + bytes(6)), "16 bits per channel"),
         (png(1, 1, 16, 0, b"\0" + bytes(2)), "16"),
         (png(1, 1, 16, 6, b"\0" + bytes(8)), "RGBA"),
-        (png(1, 1, 1, 0, b"\0\0"), "mode 1 "),
         (png(1, 1, 8, 4, b"\0\0\0"), "mode LA"),
         (png(1, 1, 8, 0, b"\0\0", ((b"tRNS", b"\0\5"),)), "transparent"),
         (png(1, 1, 8, 2, b"\0" + bytes(3), ((b"tRNS", bytes(6)),)), "transparent"),
@@ -136,7 +144,6 @@ SMALL = Image.new("RGB", (2, 2))
         (b"P6 1 1 1023\n" + bytes(6), "10 bits per channel"),
         (b"P5 1 1 100\n" + bytes(1), "from 0 to 100"),
         (b"P5 1 1 65535\n" + bytes(2), "mode I"),
-        (b"P4 1 1\n" + bytes(1), "mode 1 "),
         (saved(SMALL, "PNG", save_all=True, append_images=[Image.new("RGB", (2, 2), "red")]), "2 frames"),
         (saved(SMALL, "TIFF", save_all=True, append_images=[SMALL]), "2 frames"),
         (saved(SMALL.convert("P"), "GIF"), "palette"),

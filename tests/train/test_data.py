@@ -58,9 +58,9 @@ def test_every_picture_is_read_as_rgb(folder: Path) -> None:
 )
 def test_crops_have_their_size_whatever_befell_the_picture(folder: Path, mix: Mix) -> None:
     batch = next(Crops(find_images([folder]), mix, seed=0).batches(5))
-    assert batch.shape == (5, 3, mix.crop, mix.crop) and batch.dtype == np.uint8
+    assert batch.shape == (5, mix.crop, mix.crop, 3) and batch.dtype == np.uint8
     if mix.grey == 1:
-        assert (batch == batch[:, :1]).all()
+        assert (batch == batch[..., :1]).all()
 
 
 def test_crops_follow_from_their_seed(folder: Path) -> None:
@@ -76,4 +76,4 @@ def test_an_untouched_crop_is_a_piece_of_its_source(folder: Path) -> None:
     mix = Mix(crop=40, untouched=1, jpeg=0, enlarge=0, grain=0, grey=0)
     source = np.asarray(load_rgb(folder / "a.png")).reshape(-1, 3)
     (crop,) = next(Crops([folder / "a.png"], mix, seed=0).batches(1))
-    assert {tuple(p) for p in crop.reshape(3, -1).T} <= {tuple(p) for p in source}
+    assert {tuple(p) for p in crop.reshape(-1, 3)} <= {tuple(p) for p in source}

@@ -15,7 +15,8 @@ from bbans.errors import BadModel, BbansError
 from bbans.image.codec import decode_tile, encode_tile
 from bbans.train.data import Mix
 from bbans.train.export import export
-from bbans.train.loop import Recipe, learning_rate, train, validate
+from bbans.train.loop import Recipe, learning_rate, train
+from bbans.train.tasks import PhotoTask, validation_bits
 from bbans.vae.photo import PhotoConfig, PhotoVAE
 
 CPU = torch.device("cpu")
@@ -34,6 +35,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def task(files: list[Path], sizes: PhotoConfig = SIZES) -> PhotoTask:
+    return PhotoTask(sizes, files, files, RECIPE.mix, RECIPE.levels)
+
+
 def test_the_learning_rate_warms_up_and_falls() -> None:
     rates = [learning_rate(RECIPE, step) for step in range(RECIPE.steps + 1)]
     assert rates[0] == pytest.approx(2e-3) and max(rates) == rates[5] == 1e-2
@@ -42,32 +47,31 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 def test_the_loss_falls_and_the_result_is_a_model_that_codes(files: list[Path], tmp_path: Path) -> None:
     records: list[tuple[int, dict[str, Any]]] = []
-    start = validate(PhotoVAE(SIZES), files, CPU)["bpd"]
+    start = validation_bits(task(files), PhotoVAE(SIZES), CPU)["bpd"]
     ema = train(
         replace(RECIPE, steps=100),
-        files,
-        files[:1],
+        task(files),
         tmp_path,
         device=CPU,
         validate_every=50,
         report=lambda step, record: records.append((step, record)),
     )
     losses = [record["bpd"] for _, record in records if "bpd" in record]
-    assert losses[-1] < losses[0] and validate(ema, files, CPU)["bpd"] < start
+    assert losses[-1] < losses[0] and validation_bits(task(files), ema, CPU)["bpd"] < start
     assert [step for step, record in records if "validation" in record] == [50, 100]
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert {record["step"] for record in log} == {50, 100}
 
-    export(ema, files, tmp_path)
+    export(ema, task(files), tmp_path)
     model = zoo.load(tmp_path, device="cpu")
     pixels = np.asarray(Image.open(files[0]))
     payload, _ = encode_tile(model, pixels)
     np.testing.assert_array_equal(decode_tile(model, payload, *pixels.shape), pixels)
 
 
-def test_crops_must_be_wide_enough_for_the_levels(files: list[Path], tmp_path: Path) -> None:
+def test_crops_must_be_wide_enough_for_the_levels(files: list[Path]) -> None:
     with pytest.raises(BbansError, match="at least 64 pixels"):
-        train(replace(RECIPE, levels=3), files, [], tmp_path, device=CPU)
+        PhotoTask(SIZES, files, [], RECIPE.mix, levels=3)
 
 
 def saved(out: Path) -> dict[str, Any]:
@@ -75,42 +79,42 @@ def saved(out: Path) -> dict[str, Any]:
 
 
 def test_a_run_that_was_cut_off_goes_on(files: list[Path], tmp_path: Path) -> None:
-    train(RECIPE, files, [], tmp_path, device=CPU, stop_after=0)
+    train(RECIPE, task(files), tmp_path, device=CPU, stop_after=0)
     first = saved(tmp_path)
     assert first["step"] == 1 and json.loads(first["recipe"])["model"]["channels"] == 8
 
     seen: list[int] = []
-    train(RECIPE, files, [], tmp_path, device=CPU, report=lambda step, record: seen.append(step))
+    train(RECIPE, task(files), tmp_path, device=CPU, report=lambda step, record: seen.append(step))
     last = saved(tmp_path)
     assert last["step"] == RECIPE.steps and seen == [20, 40, 60]
     assert last["optimiser"]["state"][0]["step"] == RECIPE.steps
     assert not torch.equal(first["ema"]["enter_d.weight"], last["ema"]["enter_d.weight"])
 
-    again = train(RECIPE, files, [], tmp_path, device=CPU)  # there is nothing left to do
+    again = train(RECIPE, task(files), tmp_path, device=CPU)  # there is nothing left to do
     assert torch.equal(again.enter_d.weight, last["ema"]["enter_d.weight"]) and saved(tmp_path)["step"] == RECIPE.steps
 
 
 def test_a_half_written_checkpoint_is_no_checkpoint(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "checkpoint.tmp").write_bytes(b"half")
-    train(RECIPE, files, [], tmp_path, device=CPU, stop_after=0)
+    train(RECIPE, task(files), tmp_path, device=CPU, stop_after=0)
     assert saved(tmp_path)["step"] == 1 and not (tmp_path / "checkpoint.tmp").exists()
 
 
 def test_validation_is_repeatable_and_leaves_the_random_state_alone(files: list[Path]) -> None:
     model = PhotoVAE(SIZES)
     state = torch.get_rng_state()
-    first, second = validate(model, files, CPU), validate(model, files, CPU)
+    first, second = validation_bits(task(files), model, CPU), validation_bits(task(files), model, CPU)
     assert first == second and torch.equal(torch.get_rng_state(), state) and model.training
 
 
 def test_a_run_begins_from_the_weights_of_another(files: list[Path], tmp_path: Path) -> None:
-    first = train(replace(RECIPE, steps=3), files, [], tmp_path / "first", device=CPU)
-    export(first, files, tmp_path / "first")
+    first = train(replace(RECIPE, steps=3), task(files), tmp_path / "first", device=CPU)
+    export(first, task(files), tmp_path / "first")
     weights = tmp_path / "first" / zoo.FLOAT_WEIGHTS
-    second = train(replace(RECIPE, steps=0), files, [], tmp_path / "second", device=CPU, initial=weights)
+    second = train(replace(RECIPE, steps=0), task(files), tmp_path / "second", device=CPU, initial=weights)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    other = replace(RECIPE, model=replace(SIZES, channels=16))
+    other = task(files, replace(SIZES, channels=16))
     with pytest.raises(BadModel, match="other sizes"):
-        train(other, files, [], tmp_path / "third", device=CPU, initial=weights)
+        train(RECIPE, other, tmp_path / "third", device=CPU, initial=weights)
     with pytest.raises(BadModel, match="no float weights"):
-        train(RECIPE, files, [], tmp_path / "fourth", device=CPU, initial=tmp_path / "nothing")
+        train(RECIPE, task(files), tmp_path / "fourth", device=CPU, initial=tmp_path / "nothing")

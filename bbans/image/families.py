@@ -1,0 +1,143 @@
+"""How each family of models codes a batch of pictures: the model, written as a codec.
+
+Reads top down like `bbans.vae.photo` and `bbans.vae.thumbnail`: the factors of p, with latents by bits back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+
+from bbans.bitsback import bits_back, top_down
+from bbans.codecs.core import Codec, dependent
+from bbans.image.planes import Latents, Layer, LevelCodec, Planes, Size, Strands, of_phases
+from bbans.vae import lattice
+from bbans.vae.families import Network
+from bbans.vae.objectives import level_count
+from bbans.vae.phases import Phases, enlarge
+from bbans.vae.photo import REGION, SAMPLES, PhotoVAE
+from bbans.vae.thumbnail import ThumbnailVAE
+from bbans.zoo import Tables
+
+
+def pictures_codec(network: Network, tables: Tables, size: Size, channels: int) -> Codec:
+    """The codec of pictures [n, samples, *size] (`lattice.planes`) of 1 or 3 channels on strands."""
+    if isinstance(network, ThumbnailVAE):
+        return _Thumbnail(network, tables).pictures()
+    return _Photo(network, tables, channels).pictures(size, finest=True)
+
+
+class _Photo:
+    """p(C) p(D, B, E | C), and so on down to a picture of 2x2 pixels."""
+
+    def __init__(self, network: PhotoVAE, tables: Tables, channels: int) -> None:
+        self.net, self.tables, self.planes = network, tables, Planes(tables, SAMPLES, channels)
+
+    def pictures(self, size: Size, *, finest: bool = False) -> Codec:
+        height, width = size
+        if not level_count(height, width):
+            return self.planes.raw(height, width, next(self.net.buffers()))
+        coarse = self.pictures((-(-height // 2), -(-width // 2)))
+        return of_phases(dependent(coarse, lambda c: self._level(c, size, finest)), size)
+
+    def _level(self, c: Tensor, size: Size, finest: bool) -> Codec:
+        """p(z) p(D | C, z) p(B | C, D, z) by bits back, then p(E | C, D, B); q(z | C, D, B)."""
+        net, level = self.net, LevelCodec(self.planes, self.net, c, size)
+        regions = net.regions(level.see_c)
+        layer = Layer(self.tables, net.config.latents, (regions.shape[-2], regions.shape[-1]))
+
+        def d_b(z: Tensor | None) -> Codec:
+            told_d, told_b = (enlarge(told, REGION, c) for told in net.condition(regions, z))
+            return level.d_b(told_d, told_b)
+
+        def posterior(d_b: tuple[Tensor, Tensor]) -> Codec:
+            _, see_d, see_b = level.seen(d_b)
+            return layer.posterior(net.infer(level.see_c, see_d, see_b))
+
+        def e_given(d_b: tuple[Tensor, Tensor]) -> Codec:
+            return level.e(d_b, enlarge(net.condition_e(regions), REGION, c), grows=finest)
+
+        if not net.config.latents:
+            return dependent(d_b(None), e_given)
+        first = bits_back(layer.prior(), lambda z: d_b(layer.values(z, c)), posterior)
+        return dependent(first, e_given)
+
+
+class _Thumbnail:
+    """p(z2) p(z1) p(T | z) ... p(D, B | C, z) by bits back, then p(E | C, D, B) of the finest level.
+
+    The posterior is q(z2 | x) q(z1 | x, z2), x being all but that E. There are as many layers of latents
+    as the model has: two, one or none.
+    """
+
+    def __init__(self, network: ThumbnailVAE, tables: Tables) -> None:
+        config = network.config
+        self.net, self.size = network, (config.height, config.width)
+        self.planes = Planes(tables, config.samples, config.samples, bilevel=config.depth == 1)
+        whole, local = config.latents
+        self.whole = Layer(tables, whole, (1, 1)) if whole else None
+        self.local = Layer(tables, local, config.top_size) if local else None
+        self.layers = [layer for layer in (self.whole, self.local) if layer]
+        self.like = next(network.buffers())
+
+    def pictures(self) -> Codec:
+        """Of the whole picture."""
+        all_but_e = top_down(len(self.layers), self._prior, self._all_but_e, self._posterior)
+        parts = dependent(all_but_e, lambda x: self._level(x[0], 0).e(x[1], None, grows=True))
+
+        def push(strands: Strands, symbols: Any) -> None:
+            c, (d_b, e) = symbols
+            parts.push(strands, ((c, d_b), e))
+
+        def pop(strands: Strands) -> Any:
+            (c, d_b), e = parts.pop(strands)
+            return c, (d_b, e)
+
+        return of_phases(Codec(push, pop), self.size)
+
+    def _prior(self, above: list[list[Latents]]) -> Codec:
+        return self.layers[len(above)].prior()
+
+    def _all_but_e(self, z: list[list[Latents]]) -> Codec:
+        """p(C, D, B | z) of the finest level; symbols are (c, (d, b))."""
+        h = self.net.refine(self._begin(z), self.local.values(z[-1], self.like) if self.local else None)
+        return dependent(self._coarser(h, 1), lambda c: self._level(c, 0).d_b(*self.net.tell(h, 0, c)[:2]))
+
+    def _coarser(self, h: Tensor, level: int) -> Codec:
+        """p(C | z), C being that of level - 1 (0 is the finest): all coarser levels."""
+        config, net = self.net.config, self.net
+        size = self._size(level)
+        if level == config.levels:
+            middle = lattice.middle(h.new_zeros((len(h), config.samples, *size)))
+            return self.planes.phase(net.head_top, h, middle, size)
+
+        def phases(c: Tensor) -> Codec:
+            nets = self._level(c, level)
+            told_d, told_b, told_e = net.tell(h, level, c)
+            return dependent(nets.d_b(told_d, told_b), lambda d_b: nets.e(d_b, told_e))
+
+        return of_phases(dependent(self._coarser(h, level + 1), phases), size)
+
+    def _posterior(self, x: Any, above: list[list[Latents]]) -> Codec:
+        c, d_b = x
+        level = self._level(c, 0)
+        _, see_d, see_b = level.seen(d_b)
+        encoded = self.net.encode(level.see_c, see_d, see_b)
+        if self.whole and not above:
+            return self.whole.posterior(self.net.infer_whole(encoded))
+        assert self.local
+        return self.local.posterior(self.net.infer_local(encoded, self._begin(above, len(encoded))))
+
+    def _begin(self, z: list[list[Latents]], pictures: int | None = None) -> Tensor:
+        if self.whole:
+            return self.net.begin(self.whole.values(z[0], self.like))
+        count = sum(latents.pictures for latents in z[0]) if pictures is None else pictures
+        return self.net.begin(self.like.new_zeros((count, 1, 1, 1)))
+
+    def _level(self, c: Tensor, level: int) -> LevelCodec:
+        return LevelCodec(self.planes, cast(Phases, self.net.levels[level]), c, self._size(level))
+
+    def _size(self, level: int) -> Size:
+        """Of the pictures that a level splits."""
+        return -(-self.size[0] >> level), -(-self.size[1] >> level)

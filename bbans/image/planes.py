@@ -1,0 +1,334 @@
+"""Codecs of what the models of all families are made of: planes of pixels, the phases of a level, layers of latents.
+
+A batch of pictures goes through the networks together. Its pictures lie on one message or on several: each `Strand` is
+a message and the number of pictures on it, in order; one of a tile, all of a chain. Symbols are float tensors of
+integers [n, samples, h, w] for all pictures, or a list of `Latents`, one for each strand. Knows networks' outputs and
+codecs; knows nothing of how a model puts them together, nor of payloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bbans.ans import Message
+from bbans.codecs.core import Codec, autoregressive, dependent
+from bbans.codecs.discrete import uniform
+from bbans.codecs.latent import PRIOR_SCALE, BinnedPosterior, centres, prior_codec
+from bbans.codecs.mixture import WEIGHT_BITS, Mixture
+from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, UNIT
+from bbans.image.lanes import Schedule
+from bbans.vae import lattice
+from bbans.vae.likelihoods import POSTERIOR_SCALES
+from bbans.vae.phases import Head, Phases
+from bbans.zoo import Tables
+
+LATENT_BITS = (8, 6)  # tried in this order
+LATENT_SHARE = 0.9  # of the bits on the message that popping latents may need
+PRIOR_INDEX = SCALE_OF_ONE + PER_OCTAVE * (PRIOR_SCALE.bit_length() - 1)  # of the table whose scale is the prior's
+
+Size = tuple[int, int]
+Strands = Any  # Sequence[Strand]; combinators take it for a Message
+
+
+@dataclass
+class Strand:
+    """A message and the pictures on it, with what the codecs must know of it.
+
+    latent_bits: None: not chosen yet; elbo: −ELBO so far, None if it isn't wanted; schedule, rows: of lanes that grow
+    while the first rows are pushed.
+    """
+
+    message: Message
+    count: int
+    latent_bits: int | None
+    elbo: float | None
+    schedule: Schedule | None = None
+    rows: list[list[tuple[int, int, int]]] = field(default_factory=list)
+
+    def pays(self, bits: float) -> None:
+        """Add to the −ELBO, if it is wanted."""
+        if self.elbo is not None:
+            self.elbo += bits
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A layer of latents of one strand, of so many pictures: bins [latents, pictures, h, w] in a row, 2^bits of them.
+
+    With 0 bits there are none, and the networks see zeros.
+    """
+
+    pictures: int
+    bits: int
+    bins: NDArray[Any]
+
+
+class Layer:
+    """Codecs of a layer of latents [n, latents, h, w]; symbols are a list of `Latents`."""
+
+    def __init__(self, tables: Tables, latents: int, size: Size) -> None:
+        self.tables, self.shape = tables, (latents, *size)
+        self.count = int(np.prod(self.shape))  # of one picture
+
+    def prior(self) -> Codec:
+        """Uniform over the bins."""
+
+        def push(strands: Sequence[Strand], z: list[Latents]) -> None:
+            for strand, latents in zip(strands, z, strict=True):
+                if latents.bits:
+                    prior_codec(latents.bits, len(latents.bins)).push(strand.message, latents.bins)
+                    strand.pays(float(latents.bits * len(latents.bins)))
+
+        def pop(strands: Sequence[Strand]) -> list[Latents]:
+            z = []
+            for strand in strands:
+                bits = strand.latent_bits or 0
+                bins = prior_codec(bits, strand.count * self.count if bits else 0).pop(strand.message)
+                z.append(Latents(strand.count, bits, bins))
+            return z
+
+        return Codec(push, pop)
+
+    def posterior(self, params: Tensor) -> Codec:
+        """Logistics with these parameters [n, 2 latents, h, w]. Popping chooses the bits of a strand that has none."""
+        means, scales = rows_of(params).reshape(2, self.shape[0], len(params), -1)
+        least, most = POSTERIOR_SCALES
+        index = PRIOR_INDEX + np.clip(scales, PER_OCTAVE * least, PER_OCTAVE * most)
+
+        def of(part: slice, bits: int) -> BinnedPosterior:
+            tables = self.tables
+            return BinnedPosterior(tables.logistic, tables.edges, bits, means[:, part].ravel(), index[:, part].ravel())
+
+        def push(strands: Sequence[Strand], z: list[Latents]) -> None:
+            for strand, part, latents in zip(strands, parts_of(strands), z, strict=True):
+                if latents.bits:
+                    of(part, latents.bits).row_codec().push(strand.message, latents.bins)
+
+        def pop(strands: Sequence[Strand]) -> list[Latents]:
+            z = []
+            for strand, part in zip(strands, parts_of(strands), strict=True):
+                if strand.latent_bits is None:
+                    strand.latent_bits = _affordable_bits(strand.message, strand.count * self.count)
+                if not strand.latent_bits:
+                    z.append(Latents(strand.count, 0, np.zeros(0, np.int64)))
+                    continue
+                q = of(part, strand.latent_bits)
+                bins = q.row_codec().pop(strand.message)
+                z.append(Latents(strand.count, strand.latent_bits, bins))
+                if strand.elbo is not None:
+                    strand.pays(float(q.log2_prob(bins).sum()))
+            return z
+
+        return Codec(push, pop)
+
+    def values(self, z: list[Latents], like: Tensor) -> Tensor:
+        """What the networks see [n, latents, h, w]: each bin's median, in 1/64 of the prior's scale."""
+        latents, h, w = self.shape
+        values = np.zeros((latents, sum(mine.pictures for mine in z), h, w), np.float32)
+        done = 0
+        for mine in z:
+            if mine.bits:
+                middles = centres(mine.bits, self.tables.edges) >> 2
+                values[:, done : done + mine.pictures] = middles[mine.bins].reshape(latents, -1, h, w)
+            done += mine.pictures
+        return torch.from_numpy(values).to(like).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+class Planes:
+    """Codecs of pixels. samples: channels of the networks; channels: of the picture, the first so many are coded;
+    bilevel: a sample is 0 or 255."""
+
+    def __init__(self, tables: Tables, samples: int, channels: int, *, bilevel: bool = False) -> None:
+        self.tables, self.samples, self.channels, self.bilevel = tables, samples, channels, bilevel
+
+    def phase(self, head: Head, features: Tensor, prediction: Tensor, size: Size, *, grows: bool = False) -> Codec:
+        """The channels of one phase, one after another; symbols are tensors [n, samples, *size].
+
+        prediction: four times what the means are relative to; grows: with the strands' schedules of lanes.
+        """
+        rows, columns = size
+        prediction = prediction[..., :rows, :columns]
+
+        def planes() -> Codec:
+            """Made when needed and dropped after: what the channels take from the features is large."""
+            shared = head.split(features[..., :rows, :columns]) if rows and columns else ()
+
+            def given(earlier: list[Tensor]) -> Codec:
+                channel = len(earlier)
+                if not shared:
+                    return _nothing(features, size)
+                before = torch.cat(earlier, 1) if earlier else prediction[:, :0]
+                residuals = lattice.residual(before, prediction[:, :channel])
+                params = head.channel(channel, shared[channel], residuals)
+                mixtures = self._likelihood(params, prediction[:, channel], channel)
+                return self._plane(mixtures, size, params, grows=self.channels - 1 - channel if grows else None)
+
+            return autoregressive(given, self.channels)
+
+        def push(strands: Strands, x: Tensor) -> None:
+            planes().push(strands, [x[:, i : i + 1] for i in range(self.channels)])
+
+        def pop(strands: Strands) -> Tensor:
+            popped = planes().pop(strands)
+            x = torch.cat([*popped, *([torch.zeros_like(popped[0])] * (self.samples - self.channels))], 1)
+            return x.contiguous(memory_format=torch.channels_last)
+
+        return Codec(push, pop)
+
+    def raw(self, height: int, width: int, like: Tensor) -> Codec:
+        """A picture as it is: its RGB or grey values, uniform."""
+        count = height * width * self.channels
+
+        def push(strands: Sequence[Strand], x: Tensor) -> None:
+            values = lattice.pixels(x, self.channels).cpu().numpy().reshape(-1, count)
+            for strand, part in zip(strands, parts_of(strands), strict=True):
+                for value in reversed(values[part].ravel()):
+                    uniform(256).push(strand.message.lanes(np.s_[:1]), np.array([value]))
+                strand.pays(8.0 * count * strand.count)
+
+        def pop(strands: Sequence[Strand]) -> Tensor:
+            values = [
+                int(uniform(256).pop(strand.message.lanes(np.s_[:1]))[0])
+                for strand in strands
+                for _ in range(strand.count * count)
+            ]
+            pixels = torch.tensor(values, dtype=torch.uint8).reshape(-1, height, width, self.channels)
+            return lattice.planes(pixels.to(like.device), self.samples).to(like.dtype)
+
+        return Codec(push, pop)
+
+    def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Mixture:
+        """Network outputs [n, 3K or 1, h, w] to mixtures of all n h w symbols."""
+        if self.bilevel:  # a logistic cut in two: P(0) = F(1/2 - m), so a logit is 1/2 below its mean
+            logits = rows_of(params)
+            ones = np.full(logits.shape, 1 << WEIGHT_BITS, np.uint32)
+            return Mixture(
+                self.tables.logistic, ones, logits + UNIT // 2, np.full(logits.shape, SCALE_OF_ONE, np.int32), 0, 1
+            )
+        logits, means, scales = rows_of(params).reshape(3, params.shape[1] // 3, -1)
+        exp2 = self.tables.exp2
+        heaviest = logits.argmax(0)
+        below = logits.max(0) - logits
+        np.minimum(below, len(exp2) - 1, out=below)
+        weights = exp2.take(below)
+        weights *= np.uint32(0xFFFFFFFF) // weights.sum(0, dtype=np.uint32)
+        weights >>= np.uint32(32 - WEIGHT_BITS)
+        rest = np.uint32(1 << WEIGHT_BITS) - weights.sum(0, dtype=np.uint32)
+        weights.reshape(-1)[heaviest * rest.size + np.arange(rest.size)] += rest
+        base = prediction.to(torch.int32).cpu().numpy().ravel()
+        return Mixture(
+            self.tables.logistic,
+            weights,
+            means + 4 * base,
+            np.clip(scales + SCALE_OF_ONE, 0, SCALES - 1),
+            *lattice.RANGES[channel],
+        )
+
+    def _plane(self, mixtures: Mixture, size: Size, like: Tensor, grows: int | None) -> Codec:
+        """One channel of all pictures. `grows`: the index, in the order of pushing, of a row that makes lanes grow."""
+        count = size[0] * size[1]
+        step = 255 if self.bilevel else 1  # between symbols that follow one another
+
+        def push(strands: Sequence[Strand], x: Tensor) -> None:
+            symbols = x.to(torch.int32).cpu().numpy().ravel() // step
+            for strand, part in zip(strands, parts_of(strands, count), strict=True):
+                mine = mixtures[part]
+                if grows is None or strand.schedule is None:
+                    mine.row_codec().push(strand.message, symbols[part])
+                else:
+                    strand.schedule.push(strand.message, mine, symbols[part])
+                if strand.elbo is not None:
+                    strand.pays(-float(mine.log2_prob(symbols[part]).sum()))
+
+        def pop(strands: Sequence[Strand]) -> Tensor:
+            rows = []
+            for strand, part in zip(strands, parts_of(strands, count), strict=True):
+                mine = mixtures[part]
+                if grows is None or strand.schedule is None:
+                    rows.append(mine.row_codec().pop(strand.message))
+                else:
+                    rows.append(strand.schedule.pop(strand.message, mine, strand.rows[grows]))
+            return torch.from_numpy(np.concatenate(rows) * step).to(like).reshape(-1, 1, *size)
+
+        return Codec(push, pop)
+
+
+class LevelCodec:
+    """Codecs of the phases of one level, given C [n, samples, h, w], of pictures of `size`."""
+
+    def __init__(self, planes: Planes, nets: Phases, c: Tensor, size: Size) -> None:
+        self.planes, self.nets, self.c, self.size = planes, nets, c, size
+        height, width = size
+        self.size_d, self.size_b = (height // 2, width // 2), (c.shape[-2], width // 2)
+        self.size_e = (height // 2, c.shape[-1])
+        self.prediction_d = lattice.predict_d(c)
+        self.see_c = lattice.inputs_c(c, self.prediction_d)
+
+    def d_b(self, told_d: Tensor, told_b: Tensor) -> Codec:
+        """p(D | C) p(B | C, D); symbols are (d, b)."""
+        h = self.nets.features_d(self.see_c, told_d)
+
+        def b_given(d: Tensor) -> Codec:
+            full = lattice.fill(d, self.c)
+            h_b = self.nets.features_b(h, lattice.residual(full, self.prediction_d), told_b)
+            return self.planes.phase(self.nets.head_b, h_b, lattice.predict_b(self.c, full), self.size_b)
+
+        return dependent(self.planes.phase(self.nets.head_d, h, self.prediction_d, self.size_d), b_given)
+
+    def seen(self, d_b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """D at the size of C, and what networks see of D and of B."""
+        full_d, full_b = (lattice.fill(phase, self.c) for phase in d_b)
+        prediction_b = lattice.predict_b(self.c, full_d)
+        return full_d, lattice.residual(full_d, self.prediction_d), lattice.residual(full_b, prediction_b)
+
+    def e(self, d_b: tuple[Tensor, Tensor], told_e: Tensor | None, *, grows: bool = False) -> Codec:
+        """p(E | C, D, B)."""
+        full_d, see_d, see_b = self.seen(d_b)
+        h = self.nets.features_e(self.see_c, see_d, see_b, told_e)
+        return self.planes.phase(self.nets.head_e, h, lattice.predict_e(self.c, full_d), self.size_e, grows=grows)
+
+
+def of_phases(phases: Codec, size: Size) -> Codec:
+    """The codec of pictures x of `size`, from that of their phases (C, ((D, B), E))."""
+
+    def push(strands: Strands, x: Tensor) -> None:
+        c, d, b, e = (phase.contiguous(memory_format=torch.channels_last) for phase in lattice.split(x))
+        phases.push(strands, (c, ((d, b), e)))
+
+    def pop(strands: Strands) -> Tensor:
+        c, ((d, b), e) = phases.pop(strands)
+        x = c.new_zeros((*c.shape[:2], *size))
+        for phase, values in zip(lattice.split(x), (c, d, b, e), strict=True):
+            phase.copy_(values)
+        return x
+
+    return Codec(push, pop)
+
+
+def parts_of(strands: Sequence[Strand], each: int = 1) -> list[slice]:
+    """Where each strand's pictures are, of `each` symbols, in a row of those of all."""
+    ends = np.cumsum([strand.count * each for strand in strands]).tolist()
+    return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def rows_of(params: Tensor) -> NDArray[np.int32]:
+    """[n, c, h, w] floats to int32 [c, n h w]."""
+    return params.permute(1, 0, 2, 3).to(torch.int32).cpu().numpy().reshape(params.shape[1], -1)
+
+
+def _nothing(like: Tensor, size: Size) -> Codec:
+    """A phase without pixels."""
+    return Codec(lambda strands, x: None, lambda strands: like.new_zeros((len(like), 1, *size)))
+
+
+def _affordable_bits(message: Message, latents: int) -> int:
+    """Bits for each latent such that popping them needs no padding; 0 when there is no such number."""
+    available = LATENT_SHARE * 32.0 * len(message.words)
+    return next((bits for bits in LATENT_BITS if latents * bits <= available), 0)

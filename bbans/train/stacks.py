@@ -1,0 +1,95 @@
+"""Small pictures of one size for training: read into one array, shuffled into batches, binarised.
+
+Knows files and pixels, nothing of models.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bbans.errors import BadImage
+from bbans.train.data import find_images
+
+Pixels = NDArray[np.uint8]
+BINARY_SEED = 0
+
+
+@dataclass(frozen=True)
+class Deck:
+    """How batches are made: whether pictures are mirrored at random, and how many of the last validate."""
+
+    flip: bool = False
+    hold_out: int = 5000
+
+    def batches(self, pictures: Pixels, size: int, seed: int, *, bilevel: bool) -> Iterator[Pixels]:
+        """Endless batches [size, h, w, c], every picture once before any comes again.
+
+        With `bilevel` each is drawn anew: a sample is 1 with probability value / 255.
+        """
+        random = np.random.default_rng(seed)
+        order = np.zeros(0, np.int64)
+        while True:
+            while len(order) < size:
+                order = np.concatenate([order, random.permutation(len(pictures))])
+            batch, order = pictures[order[:size]], order[size:]
+            if self.flip:
+                mirrored = random.random(size) < 0.5
+                batch[mirrored] = batch[mirrored, :, ::-1]
+            yield binarise(batch, random) if bilevel else batch
+
+    def binarised(self, pictures: Pixels) -> Pixels:
+        """Bilevel pictures, the same at every call."""
+        return binarise(pictures, np.random.default_rng(BINARY_SEED))
+
+
+def binarise(pictures: Pixels, random: np.random.Generator) -> Pixels:
+    """0 or 1 for each sample, 1 with probability value / 255: Salakhutdinov & Murray 2008, Townsend et al. 2019."""
+    return (random.random(pictures.shape, np.float32) * 255 < pictures).astype(np.uint8)
+
+
+def load_stack(paths: list[Path], shape: tuple[int, int, int]) -> Pixels:
+    """All pictures of arrays (.npy; .npz: `images`, or its only array) and image files, uint8 [n, *shape], in order.
+
+    Raises `BbansError` when one is of another size.
+    """
+    arrays = [_array(path) for path in paths if path.suffix.lower() in (".npy", ".npz")]
+    if files := [path for path in paths if path.suffix.lower() not in (".npy", ".npz")]:
+        arrays += [_file(path, shape[-1])[None] for path in find_images(files)]
+    for path, array in zip([*paths, *files], arrays, strict=False):
+        if array.shape[1:] != shape:
+            got, wanted = ("x".join(map(str, s)) for s in (array.shape[1:], shape))
+            raise BadImage(f"{path}: pictures of {got}, but the model is for {wanted}")
+    return np.concatenate(arrays)
+
+
+def _array(path: Path) -> Pixels:
+    try:
+        with path.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                images = loaded
+            else:
+                with loaded:
+                    images = loaded["images" if "images" in loaded.files else loaded.files[0]]
+    except (OSError, ValueError, TypeError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadImage(f"{path}: cannot be read as an array ({error})") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise BadImage(f"{path}: needs an array of images, uint8 [n, h, w] or [n, h, w, c]")
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _file(path: Path, channels: int) -> Pixels:
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except (OSError, ValueError) as error:
+        raise BadImage(f"{path}: not an image that Pillow can read ({error})") from error
+    return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -1,0 +1,150 @@
+"""What there is to learn: for each family, where batches come from and what a picture costs.
+
+The loop knows none of this; a task knows nothing of optimisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bbans.errors import BbansError
+from bbans.train.data import Crops, Mix, find_images, load_rgb
+from bbans.train.stacks import Deck, load_stack
+from bbans.vae.families import Network, elbo, picture_planes
+from bbans.vae.objectives import Bits, photo_bits, thumbnail_bits
+from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
+from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
+
+HOLD_OUT = 20  # one picture in so many validates when none were named
+CALIBRATION_IMAGES = 24
+CALIBRATION_BATCH = 512
+
+Pixels = NDArray[np.uint8]
+
+
+class Task(Protocol):
+    """One run's data and objective."""
+
+    def network(self) -> Any:
+        """A fresh network."""
+
+    def batches(self, size: int, seed: int) -> Iterator[Pixels]:
+        """Endless training batches uint8 [size, h, w, channels]."""
+
+    def bits(self, network: Any, pixels: Tensor) -> Bits:
+        """−ELBO of a training batch in bits [size], in parts."""
+
+    def held_out(self) -> Iterator[Pixels]:
+        """The pictures to validate on, as batches uint8 [n, h, w, channels] of any size."""
+
+    def calibration(self) -> Iterator[Pixels]:
+        """Training pictures that show an exact model the range of its activations."""
+
+
+@dataclass(frozen=True)
+class PhotoTask:
+    """Crops of pictures of any size, over `levels` levels."""
+
+    config: PhotoConfig
+    files: list[Path]
+    validation: list[Path]
+    mix: Mix
+    levels: int
+
+    def __post_init__(self) -> None:
+        if self.mix.crop >> self.levels < REGION:
+            # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN gets wrong (PyTorch 2.13)
+            raise BbansError(f"crops for {self.levels} levels must be at least {REGION << self.levels} pixels wide")
+
+    @classmethod
+    def of(
+        cls, config: PhotoConfig, data: list[Path], validation: list[Path], root: Path | None, mix: Mix, levels: int
+    ) -> PhotoTask:
+        """From what the command line names. Raises `BbansError`."""
+        files = find_images(data, root)
+        held_out = find_images(validation, root) if validation else files[::HOLD_OUT]
+        return cls(config, [f for f in files if f not in set(held_out)] or files, held_out, mix, levels)
+
+    def network(self) -> PhotoVAE:
+        return PhotoVAE(self.config)
+
+    def batches(self, size: int, seed: int) -> Iterator[Pixels]:
+        return Crops(self.files, self.mix, seed).batches(size)
+
+    def bits(self, network: PhotoVAE, pixels: Tensor) -> Bits:
+        return photo_bits(network, picture_planes(network, pixels), levels=self.levels)[0]
+
+    def held_out(self) -> Iterator[Pixels]:
+        return (np.array(load_rgb(file))[None] for file in self.validation)
+
+    def calibration(self) -> Iterator[Pixels]:
+        step = max(1, len(self.files) // CALIBRATION_IMAGES)
+        return (np.array(load_rgb(file))[None] for file in self.files[::step][:CALIBRATION_IMAGES])
+
+
+@dataclass(frozen=True)
+class ThumbnailTask:
+    """Small pictures of one size, all in memory."""
+
+    config: ThumbnailConfig
+    pictures: Pixels
+    validation: Pixels
+    deck: Deck
+
+    @classmethod
+    def of(cls, config: ThumbnailConfig, data: list[Path], validation: list[Path], deck: Deck) -> ThumbnailTask:
+        """From what the command line names; without `validation`, the last pictures are. Raises `BbansError`."""
+        shape = (config.height, config.width, config.samples)
+        pictures = load_stack(data, shape)
+        if validation:
+            return cls(config, pictures, load_stack(validation, shape), deck)
+        last = min(deck.hold_out, len(pictures) // 2)
+        if last < 1:
+            raise BbansError("there is only one picture, and none to validate on")
+        return cls(config, pictures[:-last], pictures[-last:], deck)
+
+    def network(self) -> ThumbnailVAE:
+        return ThumbnailVAE(self.config)
+
+    def batches(self, size: int, seed: int) -> Iterator[Pixels]:
+        return self.deck.batches(self.pictures, size, seed, bilevel=self.config.depth == 1)
+
+    def bits(self, network: ThumbnailVAE, pixels: Tensor) -> Bits:
+        return thumbnail_bits(network, picture_planes(network, pixels))
+
+    def held_out(self) -> Iterator[Pixels]:
+        return self._in_order(self.validation)
+
+    def calibration(self) -> Iterator[Pixels]:
+        return self._in_order(self.pictures[: 8 * CALIBRATION_BATCH])
+
+    def _in_order(self, pictures: Pixels) -> Iterator[Pixels]:
+        if self.config.depth == 1:
+            pictures = self.deck.binarised(pictures)
+        for i in range(0, len(pictures), CALIBRATION_BATCH):
+            yield pictures[i : i + CALIBRATION_BATCH]
+
+
+def validation_bits(task: Task, network: Network, device: torch.device) -> dict[str, float]:
+    """−ELBO of the held-out pictures in bits per dim: `bpd`, `likelihood`, each KL, and every part by its name."""
+    network.eval()
+    sums: dict[str, float] = {}
+    dims = 0
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        for pixels in task.held_out():
+            for name, bits in elbo(network, torch.from_numpy(pixels).to(device)).items():
+                sums[name] = sums.get(name, 0.0) + float(bits.sum())
+            dims += pixels.size
+    network.train()
+    parts = {name: bits / dims for name, bits in sums.items()}
+    likelihood = sum(v for name, v in parts.items() if not name.startswith("kl"))
+    return {"bpd": sum(parts.values()), "likelihood": likelihood, **parts}

@@ -1,0 +1,95 @@
+"""The families of models, by their names: what is the same for all of them, and where they differ.
+
+The only list of families there is: to add one, write its networks, its objective and its codec, and name it here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bbans.errors import BadModel
+from bbans.vae import lattice
+from bbans.vae.objectives import Bits, level_count, photo_bits, thumbnail_bits
+from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoVAE
+from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
+
+Config = PhotoConfig | ThumbnailConfig
+Network = PhotoVAE | ThumbnailVAE
+
+
+@dataclass(frozen=True)
+class Family:
+    """config, network: its classes; bits: −ELBO of whole pictures (planes as float) of so many channels, in parts."""
+
+    name: str
+    config: Callable[..., Any]
+    network: Callable[..., Any]
+    bits: Callable[[Any, Tensor, int], Bits]
+
+
+def _photo_bits(model: PhotoVAE, planes: Tensor, channels: int) -> Bits:
+    """All levels, and the last 2x2 pixels as they are."""
+    bits, rest = photo_bits(model, planes, levels=level_count(*planes.shape[-2:]), grey=channels == 1)
+    raw = 8.0 * rest[0].numel() / (SAMPLES if channels == 1 else 1)
+    return bits | {"raw": torch.full((len(planes),), raw, device=planes.device)}
+
+
+def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int) -> Bits:
+    return thumbnail_bits(model, planes)
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("photo", PhotoConfig, PhotoVAE, _photo_bits),
+        Family("thumbnail", ThumbnailConfig, ThumbnailVAE, _thumbnail_bits),
+    )
+}
+
+
+def family_of(config: Config) -> Family:
+    """The family that a configuration belongs to."""
+    return next(f for f in FAMILIES.values() if isinstance(config, f.config))  # type: ignore[arg-type]
+
+
+def build(family: Any, config: Any) -> Network:
+    """The network that a model's file describes. Raises `BadModel`."""
+    if family not in FAMILIES:
+        raise BadModel(f"a model of the family {family!r}, which this bbans does not know")
+    if not isinstance(config, dict):
+        raise BadModel("no sizes of its networks are given")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    try:
+        return FAMILIES[family].network(FAMILIES[family].config(**values))
+    except TypeError as error:
+        raise BadModel(f"sizes that the family {family!r} does not have ({error})") from error
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """What `build` needs: {"family", "config"}."""
+    return {"family": family_of(network.config).name, "config": asdict(network.config)}
+
+
+def picture_planes(network: Network, pixels: Tensor) -> Tensor:
+    """Pixels uint8 [N, h, w, channels] as what the network codes: [N, samples, h, w], of its type and in its place."""
+    like = next(itertools.chain(network.parameters(), network.buffers()))
+    samples, depth = sampling(network.config)
+    x = lattice.planes(pixels.to(like.device), samples, depth).to(like.dtype)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def sampling(config: Config) -> tuple[int, int]:
+    """(channels of a picture inside the model, bits of a sample)."""
+    return (config.samples, config.depth) if isinstance(config, ThumbnailConfig) else (SAMPLES, 8)
+
+
+def elbo(network: Network, pixels: Tensor) -> Bits:
+    """−ELBO of whole pictures uint8 [N, h, w, channels] under a float model, in parts [N], by one sample."""
+    family = family_of(network.config)
+    return family.bits(network, picture_planes(network, pixels), pixels.shape[-1])

@@ -1,0 +1,122 @@
+"""The networks of one level of a lattice model: three phases of a picture, each given those before it.
+
+A level splits a picture into four phases by the parity of row and column,
+
+    C B C B        C: even row, even column (the next, coarser level's picture)
+    E D E D        D: odd, odd      B: even, odd      E: odd, even
+    C B C B
+
+and codes them as p(D | C) p(B | C, D) p(E | C, D, B), channel after channel; then C is split in turn. All maps of a
+level have the size of C, rounded up. From elsewhere, such as from latents, the networks are *told* something of each
+region. This module doesn't know pixels, colours or codecs: see `bbans.vae.lattice`.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bbans.vae.layers import Conv, Residual
+
+PHASES = ("d", "b", "e")
+
+
+def parameters(mixtures: int) -> tuple[int, ...]:
+    """Binary digits after the point of the parameters of one sample.
+
+    Of a mixture of K logistics: logits in 1/16 octave, means in 1/256 of 16 pixels, log2-scales in 1/8. With K = 0, of
+    a Bernoulli: its logit in 1/16 of a nat.
+    """
+    return (4,) * mixtures + (8,) * mixtures + (3,) * mixtures if mixtures else (4,)
+
+
+class Head(nn.Module):
+    """Parameters of one phase, channel after channel (Y, Co, Cg), each seeing the residuals of the earlier ones."""
+
+    def __init__(
+        self, samples: int, channels: int, hidden: int, mixtures: int, *, source: str, inner: str, spread: float = 0.05
+    ) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.shared = Conv(channels, samples * hidden, 1, source=source, target=inner, relu=False)
+        self.earlier = nn.ModuleList(
+            Conv(channel, hidden, 1, source="input", target=inner) for channel in range(1, samples)
+        )
+        digits = parameters(mixtures)
+        self.out = nn.ModuleList(
+            Conv(hidden, len(digits), 1, source=inner, target="params", relu=False, digits=digits)
+            for _ in range(samples)
+        )
+        for out in self.out if mixtures else []:
+            _spread(cast(Conv, out), mixtures, spread)
+
+    def split(self, features: Tensor) -> tuple[Tensor, ...]:
+        """What each channel takes from the features: tensors [N, hidden, h, w]."""
+        return self.shared(features).split(self.hidden, 1)
+
+    def channel(self, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
+        """Parameters [N, 3K or 1, h, w] of `channel`.
+
+        mine: its part of `split`; earlier: residuals [N, channel, h, w] of the channels before it.
+        """
+        h = self.earlier[channel - 1](earlier, add=mine) if channel else torch.relu(mine)
+        return self.out[channel](h)
+
+
+def _spread(out: Conv, mixtures: int, spread: float) -> None:
+    """Start with components apart, up to `spread` times 16 pixels, and 4 pixels wide."""
+    assert out.bias is not None
+    with torch.no_grad():
+        out.bias[mixtures : 2 * mixtures] = torch.linspace(-spread, spread, mixtures)
+        out.bias[2 * mixtures :] = 2.0
+
+
+class Phases(nn.Module):
+    """The networks of one level.
+
+    samples: channels of the picture; channels: features of the networks; blocks: residual blocks of each phase;
+    level: what the names of this level's scales begin with.
+    """
+
+    def __init__(
+        self, samples: int, channels: int, hidden: int, mixtures: int, blocks: tuple[int, ...], level: str = ""
+    ) -> None:
+        super().__init__()
+        c, (nd, nb, ne) = channels, blocks
+        db, e = f"{level}db", f"{level}e"
+        self.enter_d = Conv(2 * samples, c, 3, source="input", target=db)
+        self.enter_b = Conv(samples, c, 3, source="input", target=db)
+        self.enter_e = Conv(4 * samples, c, 3, source="input", target=e)
+        self.blocks_d = nn.Sequential(*(Residual(c, stream=db, inner=f"{level}d.{i}") for i in range(nd)))
+        self.blocks_b = nn.Sequential(*(Residual(c, stream=db, inner=f"{level}b.{i}") for i in range(nb)))
+        self.blocks_e = nn.Sequential(*(Residual(c, stream=e, inner=f"{level}e.{i}") for i in range(ne)))
+        self.head_d, self.head_b, self.head_e = (
+            Head(samples, c, hidden, mixtures, source=stream, inner=f"{level}{phase}.hidden")
+            for phase, stream in zip(PHASES, (db, db, e), strict=True)
+        )
+
+    def features_d(self, c: Tensor, told: Tensor) -> Tensor:
+        """c: inputs from C [N, 2 samples, h, w]; told: [N, channels, h, w] -> features [N, channels, h, w]."""
+        return self.blocks_d(self.enter_d(c, add=told))
+
+    def features_b(self, h: Tensor, d: Tensor, told: Tensor) -> Tensor:
+        """h: the features of D, refined by d, its residuals [N, samples, h, w]."""
+        return self.blocks_b(self.enter_b(d, add=told + h))
+
+    def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Tensor | None) -> Tensor:
+        """As the others; told nothing, it sees C, D and B alone."""
+        return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), add=told))
+
+    def head(self, phase: str) -> Head:
+        """The head of "d", "b" or "e"."""
+        return cast(Head, getattr(self, f"head_{phase}"))
+
+
+def enlarge(x: Tensor, times: int, like: Tensor) -> Tensor:
+    """Repeat each position `times` x `times` and cut to the size of `like`. Exact on integers."""
+    h, w = like.shape[-2:]
+    large = F.interpolate(x, scale_factor=times, mode="nearest") if times > 1 else x
+    return large if large.shape[-2:] == (h, w) else large[..., :h, :w]
