@@ -129,3 +129,43 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
                     model.posterior.bias[latents:] = -3.0  # narrow posteriors
             export(model, PhotoTask(sizes, pictures, [], Mix(), levels=2), folder / str(latents))
     return {latents: folder / str(latents) for latents in (0, 2)}
+
+
+@pytest.fixture(scope="session")
+def tiny_thumbnails(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of exported `thumbnail` models of random weights, by the mode of their pictures, which are 12 x 8.
+
+    "1" has latents of both layers, "L" only of the whole picture, "RGB" of both, and "plain" (RGB) none.
+    """
+    import torch
+
+    from bbans.train.export import export
+    from bbans.train.stacks import Deck
+    from bbans.train.tasks import ThumbnailTask
+    from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
+
+    folder, random = tmp_path_factory.mktemp("thumbnails"), np.random.default_rng(0)
+    kinds = {"1": (1, 1, (2, 1)), "L": (1, 8, (3, 0)), "RGB": (3, 8, (3, 2)), "plain": (3, 8, (0, 0))}
+    for name, (samples, depth, latents) in kinds.items():
+        sizes = ThumbnailConfig(
+            height=8,
+            width=12,
+            samples=samples,
+            depth=depth,
+            levels=2,
+            channels=8,
+            hidden=4,
+            mixtures=2,
+            blocks=(1, 1, 1),
+            top=8,
+            latents=latents,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = ThumbnailVAE(sizes)
+            with torch.no_grad():
+                for weights in model.parameters():
+                    weights.add_(0.05 * torch.randn_like(weights))
+        pictures = random.integers(0, 256, (40, 8, 12, samples), np.uint8)
+        export(model, ThumbnailTask(sizes, pictures, pictures, Deck()), folder / name)
+    return {name: folder / name for name in kinds}

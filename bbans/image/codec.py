@@ -85,7 +85,7 @@ def encode_tiles(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     ]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
     with arithmetic():
-        _codec(model, pixels.shape[1:]).push(tiles, _planes(model, pixels))
+        _codec(model, pixels.shape).push(tiles, _planes(model, pixels))
     results = []
     for tile, schedule, bits in zip(tiles, schedules, before, strict=True):
         head = write_varint((tile.latent_bits or 0) + 16 * len(schedule.counts))
@@ -113,7 +113,7 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
         schedule = Schedule(dims, counts)
         message = _resized(Message.from_bytes(payload[at:], 1), schedule.lanes)
         tiles.append(Strand(message, 1, bits, None, schedule, schedule.parts(sizes)))
-    x = _popped(_codec(model, (height, width, channels)), tiles)
+    x = _popped(_codec(model, (len(tiles), height, width, channels)), tiles)
     for tile in tiles:
         assert tile.schedule
         _check_end(_resized(tile.message, tile.schedule.first))
@@ -128,17 +128,18 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
 
     Raises `BadImage` when the model takes no such pictures.
     """
-    codec, dims = _codec(model, pixels.shape[1:]), pixels[0].size
+    dims = pixels[0].size
     first = _first_lanes(model, pixels.size)
     with arithmetic():
-        chain = _best_first(codec, _planes(model, pixels[:1]), first, want_elbo)
+        chain = _best_first(_codec(model, pixels[:1].shape), _planes(model, pixels[:1]), first, want_elbo)
         batches, done = [(1, chain.latent_bits or 0, first)], 1
         while done < len(pixels):
             count = _affordable_pictures(model, chain.message, dims, len(pixels) - done)
             lanes = _affordable_lanes(chain.message, count * dims)
             chain.message.resize(lanes)
             chain.count, chain.latent_bits = count, LATENT_BITS[0]
-            codec.push([chain], _planes(model, pixels[done : done + count]))
+            batch = pixels[done : done + count]
+            _codec(model, batch.shape).push([chain], _planes(model, batch))
             batches.append((count, chain.latent_bits, lanes))
             done += count
     head = write_varint(len(batches))
@@ -150,11 +151,11 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
 def decode_chain(model: Model, payload: bytes, count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """The inverse of `encode_chain`: [count, height, width, channels]. Raises `BadFile`."""
     batches, at = _read_batches(payload, count)
-    codec = _codec(model, (height, width, channels))
     message = Message.from_bytes(payload[at:], 1)
     decoded = []
     for pictures, bits, lanes in reversed(batches):
         strand = Strand(_resized(message, lanes), pictures, bits, None)
+        codec = _codec(model, (pictures, height, width, channels))
         decoded.append(_pixels(model, _popped(codec, [strand]), channels))
     _check_end(message)
     return np.concatenate(decoded[::-1])
@@ -224,14 +225,14 @@ def _affordable_lanes(message: Message, dims: int) -> int:
 
 
 def _codec(model: Model, shape: tuple[int, ...]) -> Codec:
-    height, width, channels = shape
+    count, height, width, channels = shape
     network = model.network
     if isinstance(network, ThumbnailVAE):
         config = network.config
-        if shape != (config.height, config.width, config.samples):
+        if shape[1:] != (config.height, config.width, config.samples):
             wanted = f"{config.width} x {config.height} with {config.samples} channels"
             raise BadImage(f"the model {model.name} takes pictures of {wanted}, not {width} x {height} with {channels}")
-    return pictures_codec(network, model.tables, (height, width), channels)
+    return pictures_codec(network, model.tables, (count, height, width, channels))
 
 
 def _planes(model: Model, pixels: NDArray[np.uint8]) -> Tensor:

@@ -21,10 +21,13 @@ from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Tables
 
 
-def pictures_codec(network: Network, tables: Tables, size: Size, channels: int) -> Codec:
-    """The codec of pictures [n, samples, *size] (`lattice.planes`) of 1 or 3 channels on strands."""
+def pictures_codec(network: Network, tables: Tables, shape: tuple[int, int, int, int]) -> Codec:
+    """The codec, on strands, of pictures [n, samples, height, width] (`lattice.planes`); shape: (n, height, width,
+    channels), with 1 or 3 channels."""
+    count, height, width, channels = shape
+    size = (height, width)
     if isinstance(network, ThumbnailVAE):
-        return _Thumbnail(network, tables).pictures()
+        return _Thumbnail(network, tables, count).pictures()
     return _Photo(network, tables, channels).pictures(size, finest=True)
 
 
@@ -71,9 +74,9 @@ class _Thumbnail:
     as the model has: two, one or none.
     """
 
-    def __init__(self, network: ThumbnailVAE, tables: Tables) -> None:
+    def __init__(self, network: ThumbnailVAE, tables: Tables, count: int) -> None:
         config = network.config
-        self.net, self.size = network, (config.height, config.width)
+        self.net, self.size, self.count = network, (config.height, config.width), count
         self.planes = Planes(tables, config.samples, config.samples, bilevel=config.depth == 1)
         whole, local = config.latents
         self.whole = Layer(tables, whole, (1, 1)) if whole else None
@@ -127,13 +130,11 @@ class _Thumbnail:
         if self.whole and not above:
             return self.whole.posterior(self.net.infer_whole(encoded))
         assert self.local
-        return self.local.posterior(self.net.infer_local(encoded, self._begin(above, len(encoded))))
+        return self.local.posterior(self.net.infer_local(encoded, self._begin(above)))
 
-    def _begin(self, z: list[list[Latents]], pictures: int | None = None) -> Tensor:
-        if self.whole:
-            return self.net.begin(self.whole.values(z[0], self.like))
-        count = sum(latents.pictures for latents in z[0]) if pictures is None else pictures
-        return self.net.begin(self.like.new_zeros((count, 1, 1, 1)))
+    def _begin(self, z: list[list[Latents]]) -> Tensor:
+        z2 = self.whole.values(z[0], self.like) if self.whole else self.like.new_zeros((self.count, 1, 1, 1))
+        return self.net.begin(z2)
 
     def _level(self, c: Tensor, level: int) -> LevelCodec:
         return LevelCodec(self.planes, cast(Phases, self.net.levels[level]), c, self._size(level))

@@ -51,9 +51,21 @@ def read_picture(source: str | os.PathLike[str] | BinaryIO | Image.Image | np.nd
         return _from_pillow(source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        with naming(path), _open_regular(path, BadImage) as file:
+        with naming(path), open_regular(path, BadImage) as file:
             return _from_file(file)
     return _from_file(source)
+
+
+def picture_size(path: Path) -> tuple[int, int, str]:
+    """(height, width, mode) of an image file, from its header alone: the pixels may still prove damaged.
+
+    Raises `BadImage` or `TooLarge`, as `read_picture` would; the message begins with the path.
+    """
+    with naming(path), open_regular(path, BadImage) as file, _opened(file) as image:
+        check_size(*image.size)
+        with _pillow_errors():
+            _check_exact(image)
+        return image.height, image.width, image.mode
 
 
 def to_pillow(picture: Picture) -> Image.Image:
@@ -92,6 +104,13 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Picture:
 
 
 def _from_file(file: BinaryIO) -> Picture:
+    with _opened(file) as image:
+        return _from_pillow(image)
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+    """An image whose header was read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures, and of metadata that isn't used
         try:
@@ -101,23 +120,30 @@ def _from_file(file: BinaryIO) -> Picture:
         except Exception as error:  # Pillow's readers raise nearly anything at hostile files
             raise BadImage(f"is not an image that bbans reads ({', '.join(FORMATS)})") from error
         with image:
-            return _from_pillow(image)
+            yield image
 
 
 def _from_pillow(image: Image.Image) -> Picture:
     check_size(*image.size)
+    with _pillow_errors():
+        _check_exact(image)
+        image.load()
+        _check_exact(image)
+        pixels: Pixels = np.array(image, dtype=np.uint8)
+    return Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], image.mode)
+
+
+@contextlib.contextmanager
+def _pillow_errors() -> Iterator[None]:
+    """Whatever Pillow raises is a `BadImage`, and what it warns of is nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            _check_exact(image)
-            image.load()
-            _check_exact(image)
-            pixels: Pixels = np.array(image, dtype=np.uint8)
+            yield
         except (BbansError, MemoryError):
             raise
         except Exception as error:
             raise BadImage(f"is damaged: Pillow cannot decode it ({error})") from error
-    return Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], image.mode)
 
 
 def _check_exact(image: Image.Image) -> None:
@@ -184,7 +210,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 def read_bytes(path: Path) -> bytes:
     """The contents of a file. Raises `BadFile`, whose message begins with the path."""
-    with naming(path), _open_regular(path, BadFile) as file:
+    with naming(path), open_regular(path, BadFile) as file:
         return file.read()
 
 
@@ -202,7 +228,15 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def write_bytes(path: Path, data: bytes | memoryview, *, force: bool = False) -> None:
-    """Write a file through a temporary one beside it, so that it is there whole or not at all.
+    """Write a file that is there whole or not at all. Raises `BadOutput`, as `atomic_file` does."""
+    with atomic_file(path, force=force) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+    """A file to write to, in truth a temporary one beside `path` that takes its place in the end: there is a whole file
+    or none.
 
     Raises `BadOutput`: it exists and `force` is not given, its directory is missing, or the disk is full.
     """
@@ -212,7 +246,7 @@ def write_bytes(path: Path, data: bytes | memoryview, *, force: bool = False) ->
     try:
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             check_output(path, force=force)
@@ -235,7 +269,8 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open_regular(path: Path, kind: type[BbansError]) -> Iterator[BinaryIO]:
+def open_regular(path: Path, kind: type[BbansError]) -> Iterator[BinaryIO]:
+    """A regular file to read from; what goes wrong with it is an error of this kind."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

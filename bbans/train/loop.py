@@ -24,7 +24,7 @@ from bbans.errors import BadModel
 from bbans.train.data import Mix
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
-from bbans.vae.families import Config, Network
+from bbans.vae.families import Config, Network, begin_from
 from bbans.vae.layers import channels_last
 from bbans.vae.photo import PhotoConfig
 
@@ -131,11 +131,8 @@ def train(
         start = saved["step"]
     elif initial is not None:
         weights = load_weights(initial)
-        try:
-            for network in (model, ema):
-                network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BadModel(f"{initial}: weights of a model of other sizes than the recipe's") from error
+        for network in (model, ema):
+            begin_from(network, weights)
     torch.manual_seed(recipe.seed + 1000 * start + rank)
     loss_of: nn.Module = _Loss(task, model)
     if world > 1:

@@ -98,6 +98,16 @@ def _silent(step: int, record: dict[str, Any]) -> None:
     pass
 
 
+def _sentence(validation: dict[str, float]) -> str:
+    """What was validated, in words."""
+    parts = dict(validation)
+    dead = {name.removeprefix("dead_"): parts.pop(name) for name in validation if name.startswith("dead_")}
+    bpd, likelihood = parts.pop("bpd"), parts.pop("likelihood")
+    said = [f"validation {bpd:.4f} bits per dim: likelihood {likelihood:.4f}"]
+    said += [f"{name} {v:.4f}, dead latents {dead.get(name, 0)}" for name, v in parts.items() if name.startswith("kl")]
+    return "; ".join(said)
+
+
 class _Progress:
     """A bar on a terminal, plain lines elsewhere, both on standard error."""
 
@@ -125,8 +135,7 @@ class _Progress:
 
     def __call__(self, step: int, record: dict[str, Any]) -> None:
         if "validation" in record:
-            parts = ", ".join(f"{k} {v:.4f}" for k, v in record["validation"].items())
-            self.console.print(f"step {step}: validation {parts} bits per dim", highlight=False)
+            self.console.print(f"step {step}: {_sentence(record['validation'])}", highlight=False)
             return
         line = f"{record['bpd']:.4f} bits per dim, KL {record['kl']:.4f}"
         self.bar.update(self.task, completed=step, description=line)

@@ -26,6 +26,7 @@ from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 HOLD_OUT = 20  # one picture in so many validates when none were named
 CALIBRATION_IMAGES = 24
 CALIBRATION_BATCH = 512
+DEAD = 0.01
 
 Pixels = NDArray[np.uint8]
 
@@ -61,7 +62,7 @@ class PhotoTask:
 
     def __post_init__(self) -> None:
         if self.mix.crop >> self.levels < REGION:
-            # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN gets wrong (PyTorch 2.13)
+            # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN 3 gets wrong
             raise BbansError(f"crops for {self.levels} levels must be at least {REGION << self.levels} pixels wide")
 
     @classmethod
@@ -134,17 +135,28 @@ class ThumbnailTask:
 
 
 def validation_bits(task: Task, network: Network, device: torch.device) -> dict[str, float]:
-    """−ELBO of the held-out pictures in bits per dim: `bpd`, `likelihood`, each KL, and every part by its name."""
+    """−ELBO of the held-out pictures in bits per dim: `bpd`, `likelihood`, and every part by its name.
+
+    For each layer of latents also, as `dead_NAME`, how many of its latents tell less than `DEAD` bits of a picture, or
+    of a region, on average.
+    """
     network.eval()
     sums: dict[str, float] = {}
+    elements: dict[str, tuple[Tensor, int]] = {}
     dims = 0
+
+    def keep(name: str, kl: Tensor) -> None:
+        bits, count = elements.get(name, (kl.new_zeros(kl.shape[1]), 0))
+        elements[name] = bits + kl.sum((0, 2, 3)), count + kl[:, 0].numel()
+
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         for pixels in task.held_out():
-            for name, bits in elbo(network, torch.from_numpy(pixels).to(device)).items():
+            for name, bits in elbo(network, torch.from_numpy(pixels).to(device), keep).items():
                 sums[name] = sums.get(name, 0.0) + float(bits.sum())
             dims += pixels.size
     network.train()
     parts = {name: bits / dims for name, bits in sums.items()}
     likelihood = sum(v for name, v in parts.items() if not name.startswith("kl"))
-    return {"bpd": sum(parts.values()), "likelihood": likelihood, **parts}
+    dead = {f"dead_{name}": int((bits / count < DEAD).sum()) for name, (bits, count) in elements.items()}
+    return {"bpd": sum(parts.values()), "likelihood": likelihood, **parts, **dead}

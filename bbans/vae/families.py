@@ -6,16 +6,16 @@ The only list of families there is: to add one, write its networks, its objectiv
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bbans.errors import BadModel
 from bbans.vae import lattice
-from bbans.vae.objectives import Bits, level_count, photo_bits, thumbnail_bits
+from bbans.vae.objectives import Bits, Keep, level_count, nobody, photo_bits, thumbnail_bits
 from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 
@@ -25,23 +25,23 @@ Network = PhotoVAE | ThumbnailVAE
 
 @dataclass(frozen=True)
 class Family:
-    """config, network: its classes; bits: −ELBO of whole pictures (planes as float) of so many channels, in parts."""
+    """config, network: its classes; bits: −ELBO, in parts, of whole pictures (planes as float) of so many channels."""
 
     name: str
     config: Callable[..., Any]
     network: Callable[..., Any]
-    bits: Callable[[Any, Tensor, int], Bits]
+    bits: Callable[[Any, Tensor, int, Keep], Bits]
 
 
-def _photo_bits(model: PhotoVAE, planes: Tensor, channels: int) -> Bits:
+def _photo_bits(model: PhotoVAE, planes: Tensor, channels: int, keep: Keep) -> Bits:
     """All levels, and the last 2x2 pixels as they are."""
-    bits, rest = photo_bits(model, planes, levels=level_count(*planes.shape[-2:]), grey=channels == 1)
+    bits, rest = photo_bits(model, planes, levels=level_count(*planes.shape[-2:]), grey=channels == 1, keep=keep)
     raw = 8.0 * rest[0].numel() / (SAMPLES if channels == 1 else 1)
     return bits | {"raw": torch.full((len(planes),), raw, device=planes.device)}
 
 
-def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int) -> Bits:
-    return thumbnail_bits(model, planes)
+def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int, keep: Keep) -> Bits:
+    return thumbnail_bits(model, planes, keep=keep)
 
 
 FAMILIES = {
@@ -76,6 +76,26 @@ def describe(network: Network) -> dict[str, Any]:
     return {"family": family_of(network.config).name, "config": asdict(network.config)}
 
 
+def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
+    """Load the float weights of a model of the same sizes. Raises `BadModel`.
+
+    A `thumbnail` also begins from a `photo` whose phases have the sizes of its levels: each level takes them over, and
+    residual blocks that it has more than the other stay what they are at first, the identity.
+    """
+    parts: list[nn.Module] = [network]
+    more: tuple[str, ...] = ()
+    if isinstance(network, ThumbnailVAE) and "enter_d.weight" in weights:
+        parts, more = list(network.levels), ("blocks_",)
+        weights = {name: tensor for name, tensor in weights.items() if name.startswith(("enter_", "blocks_", "head_"))}
+    try:
+        for part in parts:
+            missing, unknown = part.load_state_dict(weights, strict=False)
+            if unknown or not all(name.startswith(more) for name in missing):
+                raise BadModel("the weights to begin from are of a model of another form than the recipe's")
+    except RuntimeError as error:
+        raise BadModel("the weights to begin from are of a model of other sizes than the recipe's") from error
+
+
 def picture_planes(network: Network, pixels: Tensor) -> Tensor:
     """Pixels uint8 [N, h, w, channels] as what the network codes: [N, samples, h, w], of its type and in its place."""
     like = next(itertools.chain(network.parameters(), network.buffers()))
@@ -89,7 +109,10 @@ def sampling(config: Config) -> tuple[int, int]:
     return (config.samples, config.depth) if isinstance(config, ThumbnailConfig) else (SAMPLES, 8)
 
 
-def elbo(network: Network, pixels: Tensor) -> Bits:
-    """−ELBO of whole pictures uint8 [N, h, w, channels] under a float model, in parts [N], by one sample."""
+def elbo(network: Network, pixels: Tensor, keep: Keep = nobody) -> Bits:
+    """−ELBO of whole pictures uint8 [N, h, w, channels] under a float model, in parts [N], by one sample.
+
+    keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
+    """
     family = family_of(network.config)
-    return family.bits(network, picture_planes(network, pixels), pixels.shape[-1])
+    return family.bits(network, picture_planes(network, pixels), pixels.shape[-1], keep)

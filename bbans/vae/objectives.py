@@ -21,6 +21,7 @@ from bbans.vae.photo import REGION, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 
 Bits = dict[str, Tensor]
+Keep = Callable[[str, Tensor], None]
 INPUT_SCALE = 2.0**-INPUT_DIGITS
 BITS_OF_A_NAT = 1 / math.log(2.0)
 
@@ -100,8 +101,17 @@ def latent_bits(params: Tensor) -> tuple[Tensor, Tensor]:
 # -- photo -------------------------------------------------------------------------------------------------------------
 
 
-def photo_bits(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False) -> tuple[Bits, Tensor]:
-    """Bits of pictures [N, 3, h, w] (YCoCg as float), and the coarsest C, left over. With `grey`, only Y counts."""
+def nobody(name: str, kl: Tensor) -> None:
+    """The `Keep` that keeps nothing."""
+
+
+def photo_bits(
+    model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False, keep: Keep = nobody
+) -> tuple[Bits, Tensor]:
+    """Bits of pictures [N, 3, h, w] (YCoCg as float), and the coarsest C, left over. With `grey`, only Y counts.
+
+    keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
+    """
     x, bits = ycocg.float(), Bits()
     for level in range(1, levels + 1):
         views = Views.of(x)
@@ -109,6 +119,7 @@ def photo_bits(model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = Fals
         kl, z = views.c.new_zeros(len(x)), None
         if model.config.latents:
             z, elements = latent_bits(model.infer(views.see_c, views.see_d, views.see_b))
+            keep(f"kl{level}", elements)
             kl = elements.sum((1, 2, 3))
         told_d, told_b = (enlarge(told, REGION, views.c) for told in model.condition(regions, z))
         told_e = enlarge(model.condition_e(regions), REGION, views.c)
@@ -126,13 +137,8 @@ def level_count(height: int, width: int) -> int:
 # -- thumbnail ---------------------------------------------------------------------------------------------------------
 
 
-def thumbnail_bits(
-    model: ThumbnailVAE, planes: Tensor, *, keep: Callable[[str, Tensor], None] = lambda name, kl: None
-) -> Bits:
-    """Bits of pictures [N, samples, h, w]: YCoCg, grey, or bilevel as 0 and 255, as float.
-
-    keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
-    """
+def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = nobody) -> Bits:
+    """Bits of pictures [N, samples, h, w]: YCoCg, grey, or bilevel as 0 and 255, as float. keep: as of `photo_bits`."""
     config = model.config
     bilevel = config.depth == 1
     x, views = planes.float(), []

@@ -91,6 +91,8 @@ class ThumbnailVAE(nn.Module):
         self.levels = nn.ModuleList(Phases(s, c, config.hidden, mixtures, config.blocks, level=name) for name in names)
         self.tell_db = nn.ModuleList(Conv(r, 2 * c, 1, source="top", target=f"{name}db", relu=False) for name in names)
         self.tell_e = nn.ModuleList(Conv(r, c, 1, source="top", target=f"{name}e", relu=False) for name in names[1:])
+        for tell in (*self.tell_db, *self.tell_e):  # say nothing at first
+            nn.init.zeros_(cast(Conv, tell).weight)
 
     # -- latents -------------------------------------------------------------------------------------------------
 

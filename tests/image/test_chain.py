@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bbans import zoo
+from bbans.errors import BadFile, BadImage
+from bbans.image import codec
+from bbans.image.codec import decode_chain, decode_tile, encode_chain, encode_tile, takes
+from bbans.image.picture import Picture, compress_picture, decompress_picture
+
+KINDS = ("1", "L", "RGB", "plain")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def thumbnail(request: pytest.FixtureRequest, tiny_thumbnails: dict[str, Path]) -> zoo.Model:
+    return zoo.load(tiny_thumbnails[request.param], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo(tiny_models: dict[int, Path]) -> zoo.Model:
+    return zoo.load(tiny_models[2], device="cpu")
+
+
+def pictures(model: zoo.Model, count: int, seed: int = 0) -> np.ndarray:
+    """Noise of the model's size and mode, on grounds of different grey."""
+    config = model.network.config
+    random = np.random.default_rng(seed)
+    shape = (count, config.height, config.width, config.samples)
+    if config.depth == 1:
+        return (random.random(shape) < random.random((count, 1, 1, 1))).astype(np.uint8)
+    return np.clip(random.integers(0, 256, (count, 1, 1, 1)) + random.integers(-20, 20, shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_the_same_pictures_come_back(thumbnail: zoo.Model, count: int) -> None:
+    x = pictures(thumbnail, count)
+    payload, stats = encode_chain(thumbnail, x)
+    assert stats.dims == x.size and stats.elbo is None
+    np.testing.assert_array_equal(decode_chain(thumbnail, payload, *x.shape), x)
+
+
+def test_the_message_is_as_long_as_the_elbo(thumbnail: zoo.Model) -> None:
+    x = pictures(thumbnail, 60)
+    payload, stats = encode_chain(thumbnail, x, want_elbo=True)
+    assert stats.elbo is not None and stats.net == pytest.approx(stats.elbo, rel=5e-3)
+    assert 0 <= 8 * len(payload) - stats.net - stats.initial < 300  # heads, and the list of batches
+
+
+def test_initial_bits_are_paid_once(thumbnail: zoo.Model) -> None:
+    one, many = (encode_chain(thumbnail, pictures(thumbnail, count))[1].initial for count in (1, 40))
+    assert many <= one + 64
+
+
+def test_batches_grow_with_the_bits_there_are(thumbnail: zoo.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "BATCH_DIMS", 12 * 8 * 3 * 16)
+    x = pictures(thumbnail, 90)
+    payload, _ = encode_chain(thumbnail, x)
+    batches, _ = codec._read_batches(payload, 90)
+    sizes, _, lanes = zip(*batches, strict=True)
+    assert sizes[0] == 1 and sum(sizes) == 90 and len(sizes) < 40 and list(lanes) == sorted(lanes)
+    np.testing.assert_array_equal(decode_chain(thumbnail, payload, *x.shape), x)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (24, 17)], ids=str)
+def test_chains_of_photo(photo: zoo.Model, size: tuple[int, int], channels: int) -> None:
+    x = np.random.default_rng(0).integers(90, 120, (9, *size, channels), np.uint8)
+    payload, _ = encode_chain(photo, x)
+    np.testing.assert_array_equal(decode_chain(photo, payload, *x.shape), x)
+
+
+def test_a_thumbnail_is_also_a_file(thumbnail: zoo.Model) -> None:
+    (x,) = pictures(thumbnail, 1)
+    payload, _ = encode_tile(thumbnail, x)
+    np.testing.assert_array_equal(decode_tile(thumbnail, payload, *x.shape), x)
+    config = thumbnail.network.config
+    mode = "1" if config.depth == 1 else "L" if config.samples == 1 else "RGB"
+    data, _ = compress_picture(Picture(x, mode), thumbnail)
+    back = decompress_picture(data, lambda _: thumbnail)
+    assert back.mode == mode
+    np.testing.assert_array_equal(back.pixels, x)
+
+
+def test_a_model_takes_its_own_kind_only(thumbnail: zoo.Model, photo: zoo.Model) -> None:
+    config = thumbnail.network.config
+    mode = "1" if config.depth == 1 else "L" if config.samples == 1 else "RGB"
+    assert [other for other in ("1", "L", "RGB") if takes(thumbnail, 8, 12, other)] == [mode]
+    assert not takes(thumbnail, 12, 8, mode)
+    assert [other for other in ("1", "L", "RGB") if takes(photo, 12, 8, other)] == ["L", "RGB"]
+    with pytest.raises(BadImage, match="takes pictures of 12 x 8"):
+        encode_chain(thumbnail, np.zeros((1, 12, 8, config.samples), np.uint8))
+    with pytest.raises(BadImage, match="takes no pictures of 8 x 12"):
+        compress_picture(Picture(np.zeros((12, 8, config.samples), np.uint8), mode), thumbnail)
+
+
+# -- damage: BadFile or other pixels, and never anything else --------------------------------------------------------
+
+
+def is_noticed(model: zoo.Model, payload: bytes, x: np.ndarray) -> bool:
+    try:
+        out = decode_chain(model, payload, *x.shape)
+    except BadFile:
+        return True
+    assert out.shape == x.shape and out.dtype == np.uint8
+    return not np.array_equal(out, x)
+
+
+def test_an_altered_chain_is_noticed(thumbnail: zoo.Model) -> None:
+    x = pictures(thumbnail, 5)
+    payload, _ = encode_chain(thumbnail, x)
+    random = np.random.default_rng(0)
+    has_latents = any(thumbnail.network.config.latents)
+    for at in [*range(min(11, len(payload))), *random.integers(0, len(payload), 20)]:
+        altered = bytearray(payload)
+        altered[at] ^= 1 << random.integers(8)
+        if has_latents or at > 10:  # without latents, their bits are not looked at
+            assert is_noticed(thumbnail, bytes(altered), x), at
+
+
+def test_a_truncated_or_extended_chain_is_noticed(thumbnail: zoo.Model) -> None:
+    x = pictures(thumbnail, 5)
+    payload, _ = encode_chain(thumbnail, x)
+    for length in (0, 1, 2, 5, len(payload) // 2, len(payload) - 4, len(payload) - 1):
+        with pytest.raises(BadFile):
+            decode_chain(thumbnail, payload[:length], *x.shape)
+    assert is_noticed(thumbnail, payload + bytes(4), x)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"\0", b"\1\5", b"\1\1\x80", b"\1\5\x0f", b"\1\5\xf8", b"\2\3\x80\3\x80", b"\xff" * 12]
+)
+def test_garbage_is_noticed(thumbnail: zoo.Model, head: bytes) -> None:
+    random = np.random.default_rng(0)
+    for count in (0, 8, 400):
+        with pytest.raises(BadFile):
+            decode_chain(thumbnail, head + random.bytes(count), 5, *pictures(thumbnail, 1).shape[1:])
