@@ -37,7 +37,7 @@ import click
     "--init",
     "initial",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A model's folder to begin from, instead of from random weights.",
+    help="A model's folder to begin from, instead of from random weights. A thumbnail may begin from a photo.",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
@@ -52,10 +52,17 @@ def train(
     device: str,
     initial: Path | None,
 ) -> None:
-    """Train a model of a FAMILY, such as photo, on your own pictures.
+    """Train a model of a FAMILY on your own pictures.
 
-    DATA are image files, folders of them, or .txt lists of paths. The result is a folder that `bbans compress -m`
-    takes. A run that was cut off resumes where its last checkpoint is, by the same command.
+    The families are photo, for pictures of any size (DATA: image files, folders of them, or .txt lists of paths), and
+    thumbnail, for small pictures that are all of one size, which the recipe names (DATA: files and folders, and arrays
+    uint8 [n, h, w] or [n, h, w, c] as .npy or .npz).
+
+    The result is a folder that `bbans compress -m` takes. A run that was cut off resumes where its last checkpoint is,
+    by the same command. Now and then it prints bits per dim of pictures that it doesn't train on: the likelihood, the
+    KL of each layer of latents, and how many latents are dead, that is, tell next to nothing. To make them tell
+    something, the recipe's kl_warmup gives the KL less weight in the first so many steps; at the end the objective
+    is the true negative ELBO.
     """
     from bbans.train.run import main_train
 

@@ -189,7 +189,7 @@ def train(
                 log(done, {**now, "skipped": skipped, "seconds": round(time.monotonic() - begun, 1)})
             elif not rank:
                 report(done, now)
-        if done % validate_every == 0 and not rank:
+        if (done % validate_every == 0 or done == recipe.steps) and not rank:
             log(done, {"validation": validation_bits(task, ema, device)})
         if time.monotonic() - saved_at > 60 * checkpoint_minutes:
             save(done)

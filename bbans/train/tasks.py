@@ -125,7 +125,7 @@ class ThumbnailTask:
         return self._in_order(self.validation)
 
     def calibration(self) -> Iterator[Pixels]:
-        return self._in_order(self.pictures[: 8 * CALIBRATION_BATCH])
+        return self._in_order(self.pictures[: 2 * CALIBRATION_BATCH])
 
     def _in_order(self, pictures: Pixels) -> Iterator[Pixels]:
         if self.config.depth == 1:
