@@ -27,7 +27,9 @@ from bbans.errors import BadModel, InexactDevice, ModelMissing
 if TYPE_CHECKING:
     import torch
 
+    from bbans.vae.bounds import Bounds
     from bbans.vae.families import Network
+    from bbans.vae.objectives import Keep
 
 DEFAULT = "photo"
 WEIGHTS, FLOAT_WEIGHTS = "weights.safetensors", "float.safetensors"
@@ -79,19 +81,28 @@ class Model:
         network.load_state_dict(load_file(weights))
         return network.eval().requires_grad_(False)
 
-    def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
-        """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""
+    def float_bounds(
+        self, pixels: NDArray[np.uint8], *, particles: int = 1, seed: int = 0, keep: Keep | None = None
+    ) -> Bounds | None:
+        """Bounds in bits of pictures [n, h, w, 1 or 3] under the float model; None if its weights aren't there.
+
+        particles, seed: of the samples of q that they are estimated with; keep: see `bbans.vae.bounds.measure`.
+        """
         import torch
 
-        from bbans.vae.families import elbo
+        from bbans.vae.bounds import measure
+        from bbans.vae.objectives import nobody
 
-        if self.float_network is None:
-            return None
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            torch.manual_seed(0)
-            return sum(
-                float(bits) for bits in elbo(self.float_network, torch.from_numpy(np.array(pixels[None]))).values()
-            )
+            if self.float_network is None:
+                return None
+            torch.manual_seed(seed)
+            return measure(self.float_network, torch.from_numpy(np.array(pixels)), particles, keep or nobody)
+
+    def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
+        """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""
+        bounds = self.float_bounds(pixels[None])
+        return None if bounds is None else float(bounds.elbo[0])
 
 
 def available(extra: Path | None = None) -> list[ModelInfo]:

@@ -21,13 +21,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 import bbans
-from bbans.image import codec
+from bbans.image import planes
 
 NETWORK, CDF, ANS, REST = SHARES = ("network", "CDF", "ANS", "rest")
 
 _PACKAGE = Path(bbans.__file__).parent
 _MODULES = {"vae/lattice.py": REST, "vae": NETWORK, "exact": NETWORK, "codecs": CDF, "ans.py": ANS, "": REST}
-_FUNCTIONS: dict[CodeType, str] = {f.__code__: CDF for f in (codec._TileCodec._mixture, codec._rows)}
+_FUNCTIONS: dict[CodeType, str] = {f.__code__: CDF for f in (planes.Planes._likelihood, planes.rows_of)}
 
 
 class Stopwatch:

@@ -29,8 +29,16 @@ class FakeModel:
     path: Path = Path("/models/fake")
     bytes: int = 1000
 
-    def float_elbo_bits(self, pixels: np.ndarray) -> float | None:
-        return 2.0 * pixels.size
+    def float_bounds(self, pixels: np.ndarray, *, particles: int = 1, **options: object) -> FakeBounds | None:
+        bits = np.full(len(pixels), 2.0 * pixels[0].size)
+        return FakeBounds({"d1": bits}, bits, bits - particles + 1)
+
+
+@dataclass(frozen=True)
+class FakeBounds:
+    parts: dict[str, np.ndarray]
+    elbo: np.ndarray
+    iwae: np.ndarray
 
 
 @dataclass(frozen=True)

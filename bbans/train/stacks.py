@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def binarise(pictures: Pixels, random: np.random.Generator) -> Pixels:
 
 
 def load_stack(paths: list[Path], shape: tuple[int, int, int]) -> Pixels:
-    """All pictures of arrays (.npy; .npz: `images`, or its only array) and image files, uint8 [n, *shape], in order.
+    """All pictures of arrays (see `load_array`) and image files, uint8 [n, *shape], in order.
 
     Raises `BbansError` when one is of another size.
     """
@@ -70,19 +71,29 @@ def load_stack(paths: list[Path], shape: tuple[int, int, int]) -> Pixels:
     return np.concatenate(arrays)
 
 
-def _array(path: Path) -> Pixels:
+def load_array(path: Path) -> NDArray[Any]:
+    """The pictures of an .npy, or of an .npz' array `images` or its only one: uint8 [n, h, w] or [n, h, w, c], or bool
+    [n, h, w] (bilevel). Raises `BadImage`."""
+    kind = path.suffix.lower()
     try:
         with path.open("rb") as opened:
-            loaded = np.load(opened, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                images = loaded
-            else:
-                with loaded:
-                    images = loaded["images" if "images" in loaded.files else loaded.files[0]]
-    except (OSError, ValueError, TypeError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadImage(f"{path}: cannot be read as an array ({error})") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise BadImage(f"{path}: needs an array of images, uint8 [n, h, w] or [n, h, w, c]")
+            images: Any = np.load(opened, allow_pickle=False)
+            if not isinstance(images, np.ndarray):
+                names = images.files
+                images = images["images"] if "images" in names else images[names[0]] if len(names) == 1 else None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadImage(f"{path}: cannot be read as an {kind} ({error})") from error
+    if images is None or (images.dtype, images.ndim) not in ((np.uint8, 3), (np.uint8, 4), (np.bool_, 3)):
+        what = "an array 'images'" if kind == ".npz" else "pictures"
+        raise BadImage(f"{path}: needs {what}, uint8 [n, h, w] or [n, h, w, c], or bool [n, h, w] (bilevel)")
+    return images
+
+
+def _array(path: Path) -> Pixels:
+    """[n, h, w, c], of bilevel pictures 0 and 255."""
+    images = load_array(path)
+    if images.dtype == np.bool_:
+        images = images * np.uint8(255)
     return images[..., None] if images.ndim == 3 else images
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from bbans.errors import BbansError
 from bbans.train.data import Crops, Mix, find_images, load_rgb
 from bbans.train.stacks import Deck, load_stack
+from bbans.vae.bounds import LatentKL
 from bbans.vae.families import Network, elbo, picture_planes
 from bbans.vae.objectives import Bits, photo_bits, thumbnail_bits
 from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
@@ -26,7 +27,6 @@ from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 HOLD_OUT = 20  # one picture in so many validates when none were named
 CALIBRATION_IMAGES = 24
 CALIBRATION_BATCH = 512
-DEAD = 0.01
 
 Pixels = NDArray[np.uint8]
 
@@ -137,26 +137,20 @@ class ThumbnailTask:
 def validation_bits(task: Task, network: Network, device: torch.device) -> dict[str, float]:
     """−ELBO of the held-out pictures in bits per dim: `bpd`, `likelihood`, and every part by its name.
 
-    For each layer of latents also, as `dead_NAME`, how many of its latents tell less than `DEAD` bits of a picture, or
-    of a region, on average.
+    For each layer of latents also, as `dead_NAME`, how many of its latents are dead (`bbans.vae.bounds.DEAD`).
     """
     network.eval()
     sums: dict[str, float] = {}
-    elements: dict[str, tuple[Tensor, int]] = {}
+    latents = LatentKL()
     dims = 0
-
-    def keep(name: str, kl: Tensor) -> None:
-        bits, count = elements.get(name, (kl.new_zeros(kl.shape[1]), 0))
-        elements[name] = bits + kl.sum((0, 2, 3)), count + kl[:, 0].numel()
-
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         for pixels in task.held_out():
-            for name, bits in elbo(network, torch.from_numpy(pixels).to(device), keep).items():
+            for name, bits in elbo(network, torch.from_numpy(pixels).to(device), latents.keep).items():
                 sums[name] = sums.get(name, 0.0) + float(bits.sum())
             dims += pixels.size
     network.train()
     parts = {name: bits / dims for name, bits in sums.items()}
     likelihood = sum(v for name, v in parts.items() if not name.startswith("kl"))
-    dead = {f"dead_{name}": int((bits / count < DEAD).sum()) for name, (bits, count) in elements.items()}
+    dead = {f"dead_{name}": count for name, count in latents.dead().items()}
     return {"bpd": sum(parts.values()), "likelihood": likelihood, **parts, **dead}

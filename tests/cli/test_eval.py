@@ -39,7 +39,7 @@ def test_float_elbo_may_be_unknown(
     run: Callable, photo: Path, fake_zoo: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = vars(fake_zoo)["load"]()
-    monkeypatch.setattr(type(model), "float_elbo_bits", lambda self, pixels: None)
+    monkeypatch.setattr(type(model), "float_bounds", lambda self, pixels, **options: None)
     one, total = records(run("eval", "photo.png", "--json").out)
     assert one["float_elbo"] is None and total["float_elbo"] is None and total["elbo"] == one["elbo"]
     table = run("eval", "photo.png").out.splitlines()
