@@ -13,7 +13,21 @@ import bbans
 
 PACKAGE = Path(bbans.__file__).parent
 # From the bottom; a room may import those to its left, and within itself.
-ROOMS = ("errors", "memory", "ans", "codecs", "bitsback", "vae", "exact", "zoo", "image", "train", "__init__", "cli")
+ROOMS = (
+    "errors",
+    "memory",
+    "ans",
+    "codecs",
+    "bitsback",
+    "vae",
+    "exact",
+    "zoo",
+    "image",
+    "archive",
+    "train",
+    "__init__",
+    "cli",
+)
 WITHOUT_TORCH = ("errors", "memory", "ans", "codecs", "bitsback")
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_models" not in path.parts and path.stem != "__main__")
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from bbans import __version__
+from bbans.cli.archive import archive
 from bbans.cli.compress import compress
 from bbans.cli.decompress import decompress, test
 from bbans.cli.eval import evaluate
@@ -31,7 +32,7 @@ def cli(debug: bool) -> None:
     keep_large_buffers()
 
 
-for _command in (compress, decompress, info, test, models, evaluate, train):
+for _command in (compress, decompress, info, test, archive, models, evaluate, train):
     cli.add_command(_command)
 
 

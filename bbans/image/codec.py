@@ -35,7 +35,7 @@ from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Model
 
 PADDING_SEED = 0xBBA5
-BATCH_DIMS = 1 << 18  # samples that go through the networks together, in a chain
+BATCH_DIMS = 1 << 18  # samples that go through the networks together in a chain; decoders refuse more
 FIRST_BITS = (8, 6, 5, 4, 3, 0)  # of the first picture's latents: whichever makes the shortest message
 WORDS_FOR_A_LANE = 5.5  # on the message, before a chain has a lane: 2.2 go into its head, the rest is for latents
 
@@ -150,7 +150,7 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
 
 def decode_chain(model: Model, payload: bytes, count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """The inverse of `encode_chain`: [count, height, width, channels]. Raises `BadFile`."""
-    batches, at = _read_batches(payload, count)
+    batches, at = _read_batches(payload, count, most=max(1, BATCH_DIMS // (height * width * channels)))
     message = Message.from_bytes(payload[at:], 1)
     decoded = []
     for pictures, bits, lanes in reversed(batches):
@@ -161,8 +161,11 @@ def decode_chain(model: Model, payload: bytes, count: int, height: int, width: i
     return np.concatenate(decoded[::-1])
 
 
-def _read_batches(payload: bytes, count: int) -> tuple[list[tuple[int, int, int]], int]:
-    """(pictures, latent bits, lanes) of each batch of a chain of `count` pictures, and where its message begins."""
+def _read_batches(payload: bytes, count: int, most: int) -> tuple[list[tuple[int, int, int]], int]:
+    """(pictures, latent bits, lanes) of each batch of a chain of `count` pictures, and where its message begins.
+
+    most: pictures in a batch.
+    """
     impossible = BadFile("the chain's head is impossible")
     number, at = read_varint(payload, 0)
     if not 0 < number <= count:
@@ -174,7 +177,7 @@ def _read_batches(payload: bytes, count: int) -> tuple[list[tuple[int, int, int]
             raise impossible
         bits, lanes = payload[at] % 16, 1 << (payload[at] >> 4)
         at += 1
-        if bits > MAX_BITS or lanes > MOST_LANES or not 0 < pictures <= count:
+        if bits > MAX_BITS or lanes > MOST_LANES or not 0 < pictures <= most:
             raise impossible
         batches.append((pictures, bits, lanes))
     if sum(pictures for pictures, _, _ in batches) != count:
