@@ -231,7 +231,7 @@ def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, t
         "",
         f"First run after load: compress {megapixels / first[0]:.2f}, decompress {megapixels / first[1]:.2f} MP/s",
         "",
-        *share_table(parts),
+        *stopwatch.share_table(parts),
         "",
         f"Import and load: {seconds:.2f} s",
         "",
@@ -256,15 +256,6 @@ def speed_table(speeds: Sequence[Speed]) -> list[str]:
         ["MP/s", "compress", "decompress", "compress / cjxl e7", "decompress / cjxl e7"],
         [[s.coder, f"{s.compress:.2f}", f"{s.decompress:.2f}", ratio(s.compress), ratio(s.decompress)] for s in speeds],
     )
-
-
-def share_table(parts: dict[str, dict[str, float]]) -> list[str]:
-    """Per cent of the time."""
-    rows = []
-    for what, seconds in parts.items():
-        whole = sum(seconds.values())
-        rows.append([what, *(f"{100 * s / whole:.0f} %" for s in seconds.values()), f"{whole:.2f}"])
-    return common.table(["share", *stopwatch.SHARES, "seconds"], rows)
 
 
 if __name__ == "__main__":

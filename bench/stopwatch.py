@@ -22,6 +22,7 @@ from typing import Any
 
 import bbans
 from bbans.image import planes
+from bench.common import table
 
 NETWORK, CDF, ANS, REST = SHARES = ("network", "CDF", "ANS", "rest")
 
@@ -80,3 +81,12 @@ def running() -> Iterator[Stopwatch]:
     finally:
         sys.setprofile(None)
         watch.book(REST)
+
+
+def share_table(parts: dict[str, dict[str, float]]) -> list[str]:
+    """Per cent of the time: {what was done: {share: seconds}}."""
+    rows = []
+    for what, seconds in parts.items():
+        whole = sum(seconds.values())
+        rows.append([what, *(f"{100 * s / whole:.0f} %" for s in seconds.values()), f"{whole:.2f}"])
+    return table(["share", *SHARES, "seconds"], rows)

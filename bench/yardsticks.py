@@ -315,18 +315,9 @@ def section(found: Results) -> list[str]:
             [[f"-j {s.jobs}", f"{s.compress:.1f}", f"{s.decompress:.1f}"] for s in found.speeds],
         ),
         "",
-        *share_table(found.shares),
+        *stopwatch.share_table(found.shares),
         "",
     ]
-
-
-def share_table(parts: dict[str, dict[str, float]]) -> list[str]:
-    """Per cent of the time."""
-    rows = []
-    for what, seconds in parts.items():
-        whole = sum(seconds.values())
-        rows.append([what, *(f"{100 * s / whole:.0f} %" for s in seconds.values()), f"{whole:.2f}"])
-    return common.table(["share", *stopwatch.SHARES, "seconds"], rows)
 
 
 def plot(found: Results, path: Path) -> bool:

@@ -48,7 +48,7 @@ The tail:
     checksum      4 bytes  xxh32 of index and size
     end           2 bytes  bb 7a
 
-Integers are little-endian; varints are those of `bbans.image.varint`.
+Integers are little-endian; varints are those of `bbans.image.fields`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from bbans.archive import names
 from bbans.archive.names import Listed, Names, Numbered
 from bbans.errors import BadFile, TooLarge
 from bbans.image.container import CHANNELS, MODE_CODES, MODEL_ID_BYTES, check_size
-from bbans.image.varint import read_varint, write_varint
+from bbans.image.fields import HASH_BYTES, Reader, read_varint, write_varint
 
 MAGIC = b"\xbbana"
 VERSION = 0
@@ -90,8 +90,6 @@ MAX_PICTURES = 1 << 22
 """In an archive."""
 
 MAX_HEADER_BYTES = MAX_NAME_BYTES + (1 << 21)
-
-_HASH_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,9 @@ class Header:
     @classmethod
     def parse(cls, data: bytes) -> Header:
         """The header that `data` is. Raises `BadFile` and `TooLarge`."""
-        reader = _Reader(data[:-_HASH_BYTES])
+        reader = Reader(data[:-HASH_BYTES])
         if header_size(data[:16]) != len(data) or _checksum(reader.data) != int.from_bytes(
-            data[-_HASH_BYTES:], "little"
+            data[-HASH_BYTES:], "little"
         ):
             raise BadFile("the checksum of its header does not match")
         reader.take(len(MARKER))
@@ -192,7 +190,7 @@ def header_size(begin: bytes) -> int:
     length, at = read_varint(begin, len(MARKER))
     if length > MAX_HEADER_BYTES:
         raise BadFile("its header is too long")
-    return at + length + _HASH_BYTES
+    return at + length + HASH_BYTES
 
 
 @dataclass(frozen=True)
@@ -214,9 +212,9 @@ class Index:
         """The index in `data`, which is index and tail of a file of so many bytes. Raises `BadFile` and `TooLarge`."""
         size, expected, end = TAIL.unpack(data[-TAIL.size :])
         body = data[: -TAIL.size]
-        if end != END or size != len(body) or _checksum(data[: len(body) + _HASH_BYTES]) != expected:
+        if end != END or size != len(body) or _checksum(data[: len(body) + HASH_BYTES]) != expected:
             raise BadFile("the checksum of its index does not match")
-        reader = _Reader(body)
+        reader = Reader(body)
         pictures, count = reader.varint(), reader.varint()
         if 2 * count > reader.left():
             raise BadFile("its index is too short")
@@ -240,10 +238,10 @@ def _checksum(data: bytes) -> int:
 
 
 def _hash(number: int) -> bytes:
-    return number.to_bytes(_HASH_BYTES, "little")
+    return number.to_bytes(HASH_BYTES, "little")
 
 
-def _parse_runs(reader: _Reader) -> tuple[Run, ...]:
+def _parse_runs(reader: Reader) -> tuple[Run, ...]:
     number = reader.varint()
     if not 0 < number <= reader.left() // 2:
         raise BadFile("it has an impossible number of pictures")
@@ -278,7 +276,7 @@ def _pack_names(parts: tuple[Names, ...]) -> bytes:
     return bytes(packed)
 
 
-def _parse_names(reader: _Reader, count: int) -> tuple[Names, ...]:
+def _parse_names(reader: Reader, count: int) -> tuple[Names, ...]:
     """`count` names, none of which leads anywhere. Raises `BadFile`."""
     parts: list[Numbered | int] = []  # the number of names that stand in the list
     left = count
@@ -307,7 +305,7 @@ def _parse_names(reader: _Reader, count: int) -> tuple[Names, ...]:
     return tuple(found)
 
 
-def _parse_list(reader: _Reader, count: int) -> list[str]:
+def _parse_list(reader: Reader, count: int) -> list[str]:
     if not count:
         return []
     size, packed = reader.varint(), reader.varint()
@@ -333,29 +331,3 @@ def _to_bytes(text: str) -> bytes:
 
 def _to_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
-
-
-class _Reader:
-    """Reads fields one after the other. Raises `BadFile` at a bad one."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def left(self) -> int:
-        return len(self.data) - self.at
-
-    def take(self, size: int) -> bytes:
-        if self.left() < size:
-            raise BadFile("it is too short for its fields")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def hash(self) -> int:
-        return int.from_bytes(self.take(_HASH_BYTES), "little")
-
-    def varint(self) -> int:
-        number, self.at = read_varint(self.data, self.at)
-        return number

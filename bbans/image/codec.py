@@ -26,9 +26,9 @@ from bbans.codecs.latent import MAX_BITS
 from bbans.errors import BadFile, BadImage, OutOfBits
 from bbans.exact.layers import arithmetic
 from bbans.image.families import pictures_codec
+from bbans.image.fields import read_varint, write_varint
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand
-from bbans.image.varint import read_varint, write_varint
 from bbans.vae import lattice
 from bbans.vae.families import picture_planes, sampling
 from bbans.vae.thumbnail import ThumbnailVAE

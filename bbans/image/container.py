@@ -18,7 +18,7 @@ against its checksum and against the length of the file, before anything of a si
     checksum      4 bytes  xxh32 of everything before it
     payloads      one behind the other
 
-Integers are little-endian; varints (`bbans.image.varint`) have no superfluous bytes.
+Integers are little-endian; varints (`bbans.image.fields`) have no superfluous bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import xxhash
 
 from bbans.errors import BadFile, TooLarge, UnsupportedVersion
-from bbans.image.varint import read_varint, write_varint
+from bbans.image.fields import HASH_BYTES, Reader, write_varint
 
 MAGIC = b"\xbbans"
 VERSION = 0
@@ -41,8 +41,7 @@ MODE_CODES = {"L": 0, "RGB": 1, "1": 2}
 CHANNELS = {"L": 1, "RGB": 3, "1": 1}
 
 MODEL_ID_BYTES = 8
-_HASH_BYTES = 4
-_LEAST_TILE_BYTES = 1 + 2 * _HASH_BYTES  # what a tile takes in the header at the least
+_LEAST_TILE_BYTES = 1 + 2 * HASH_BYTES  # what a tile takes in the header at the least
 
 MAX_PIXELS = 2 * 89_478_485
 """Pictures with more pixels are refused: the size at which Pillow speaks of a decompression bomb."""
@@ -122,10 +121,10 @@ class Header:
             body += write_varint(number)
         for tile in self.tiles:
             body += write_varint(tile.size)
-            body += tile.payload_sum.to_bytes(_HASH_BYTES, "little")
-            body += tile.pixels_sum.to_bytes(_HASH_BYTES, "little")
+            body += tile.payload_sum.to_bytes(HASH_BYTES, "little")
+            body += tile.pixels_sum.to_bytes(HASH_BYTES, "little")
         head = MAGIC + bytes([VERSION]) + write_varint(len(body)) + body
-        return head + checksum(head).to_bytes(_HASH_BYTES, "little")
+        return head + checksum(head).to_bytes(HASH_BYTES, "little")
 
     @classmethod
     def parse(cls, data: bytes) -> Header:
@@ -135,7 +134,7 @@ class Header:
         `TooLarge`. The payloads are not looked at: see `payloads`.
         """
         body, end = _checked_body(data)
-        reader = _Reader(body)
+        reader = Reader(body, error=_contradiction)
         code = reader.byte()
         model_id = reader.take(MODEL_ID_BYTES)
         width, height, side = reader.varint(), reader.varint(), reader.varint()
@@ -196,18 +195,18 @@ def _checked_body(data: bytes) -> tuple[bytes, int]:
     version = data[len(MAGIC)]
     if version > VERSION:
         raise UnsupportedVersion(f"has format version {version}; this bbans knows {VERSION}: it needs a newer bbans")
-    reader = _Reader(data, len(MAGIC) + 1)
+    reader = Reader(data, len(MAGIC) + 1, error=_contradiction)
     try:
         length = reader.varint()
     except BadFile as error:
         raise _truncated_header() from error
     begin = reader.at
     end = begin + length
-    if len(data) < end + _HASH_BYTES:
+    if len(data) < end + HASH_BYTES:
         raise _truncated_header()
-    if checksum(data[:end]) != int.from_bytes(data[end : end + _HASH_BYTES], "little"):
+    if checksum(data[:end]) != int.from_bytes(data[end : end + HASH_BYTES], "little"):
         raise BadFile("is damaged: the checksum of its header does not match")
-    return data[begin:end], end + _HASH_BYTES
+    return data[begin:end], end + HASH_BYTES
 
 
 def _truncated_header() -> BadFile:
@@ -216,29 +215,3 @@ def _truncated_header() -> BadFile:
 
 def _contradiction(what: str) -> BadFile:
     return BadFile(f"has a header that contradicts itself: {what}")
-
-
-class _Reader:
-    """Reads fields one after the other. Raises `BadFile` at a bad one."""
-
-    def __init__(self, data: bytes, at: int = 0) -> None:
-        self.data, self.at = data, at
-
-    def left(self) -> int:
-        return len(self.data) - self.at
-
-    def take(self, size: int) -> bytes:
-        if self.left() < size:
-            raise _contradiction("it is too short for its fields")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def hash(self) -> int:
-        return int.from_bytes(self.take(_HASH_BYTES), "little")
-
-    def varint(self) -> int:
-        number, self.at = read_varint(self.data, self.at)
-        return number

@@ -12,7 +12,7 @@ from bbans.archive.format import CHAIN, FILE, MARKER, START, Header, Index, Run,
 from bbans.archive.names import Listed, Names, Numbered
 from bbans.errors import BadFile, BbansError, TooLarge
 from bbans.image.container import checksum
-from bbans.image.varint import write_varint
+from bbans.image.fields import write_varint
 
 MODEL = bytes(range(8))
 

@@ -34,7 +34,7 @@ def warn(seconds):
     return seconds
 
 def read(data):
-    from bbans.image.varint import read_varint
+    from bbans.image.fields import read_varint
     return read_varint(data, 0)
 """
 

@@ -9,7 +9,7 @@ from bbans import zoo
 from bbans.errors import BadFile
 from bbans.exact import selftest
 from bbans.image.codec import decode_tile, decode_tiles, encode_tile, encode_tiles
-from bbans.image.varint import read_varint
+from bbans.image.fields import read_varint
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 2), (17, 31), (40, 36)]
 

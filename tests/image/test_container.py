@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bbans.errors import BadFile, BbansError, TooLarge, UnsupportedVersion
 from bbans.image import container
 from bbans.image.container import Header, Tile, checksum
-from bbans.image.varint import write_varint
+from bbans.image.fields import write_varint
 
 MODEL = bytes(range(8))
 PAYLOADS = [b"first", b"", b"third tile", b"4"]
