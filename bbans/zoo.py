@@ -196,6 +196,9 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
     described, tensors = read_weights(folder)
     try:
         network = build(described.get("family"), described.get("config"))
+    except BadModel as error:
+        raise BadModel(f"{folder / WEIGHTS}: {error}") from error
+    try:
         tables = Tables(
             ScaleTables.from_upper(*(tensors[f"tables.{part}"] for part in ("upper", "halves", "shifts"))),
             tensors["tables.edges"],

@@ -107,11 +107,13 @@ def decode(find: Finder, group: tuple[Header, bytes]) -> Pixels | BbansError:
 
 def _decode(find: Finder, header: Header, payload: bytes) -> Pixels:
     """Raises `DecodedDiffers`, `ModelMissing`, and for a whole file whatever `decompress_picture` raises."""
-    from bbans.image.codec import decode_chain
+    from bbans.image.codec import decode_chain, takes
 
     if header.kind != CHAIN:
         return decompress_picture(payload, find).pixels[None]
     model = find(header.model_id)
+    if not takes(model, header.height, header.width, header.mode):
+        raise BadFile(f"names the model {model.name}, which codes no such pictures")
     try:
         return decode_chain(model, payload, header.count, header.height, header.width, header.channels)
     except (BadFile, OutOfBits) as error:

@@ -170,7 +170,7 @@ class _Task:
         """Note what was lost. Raises the error instead, with the archive's name, unless to be kept going in spite."""
         what = f"group {part.group.number}: {error}" if part else str(error)
         if not self.keep_going:
-            hint = " (--keep-going takes what is whole)" if part else ""
+            hint = " (--keep-going takes what is whole)" if part and isinstance(error, BadFile) else ""
             raise type(error)(f"{self.archive.path}: {what}{hint}") from error
         self.losses.append(Loss(f"{what}: lost {part.summary()}", part.names) if part else Loss(what))
 

@@ -62,10 +62,10 @@ import xxhash
 from bbans.archive import names
 from bbans.archive.names import Listed, Names, Numbered
 from bbans.errors import BadFile, TooLarge
-from bbans.image.container import CHANNELS, MODE_CODES, MODEL_ID_BYTES, check_size
+from bbans.image.container import ARCHIVE_MAGIC, CHANNELS, MODE_CODES, MODEL_ID_BYTES, check_size
 from bbans.image.fields import HASH_BYTES, Reader, read_varint, write_varint
 
-MAGIC = b"\xbbana"
+MAGIC = ARCHIVE_MAGIC
 VERSION = 0
 START = len(MAGIC) + 1
 """Where the first group begins."""
@@ -86,7 +86,7 @@ MAX_SAMPLES = 1 << 26
 MAX_NAME_BYTES = 1 << 22
 """Of the names of a group that aren't numbered."""
 
-MAX_PICTURES = 1 << 22
+MAX_PICTURES = 1 << 20
 """In an archive."""
 
 MAX_HEADER_BYTES = MAX_NAME_BYTES + (1 << 21)

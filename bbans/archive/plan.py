@@ -123,7 +123,9 @@ def plan(sources: Sequence[Source], group: int = GROUP) -> list[Group]:
 
 
 def _name_bytes(given: Names) -> int:
-    return sum(4 * len(name) + 1 for name in given) if isinstance(given, Listed) else 0
+    if isinstance(given, Listed):
+        return sum(4 * len(name) + 1 for name in given)
+    return 4 * len(given.prefix) + 32
 
 
 def _check_names(sources: Sequence[Source]) -> None:

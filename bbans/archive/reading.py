@@ -93,6 +93,8 @@ class Archive:
 
     def payload(self, group: Group) -> bytes:
         """Its payload. Raises `BadFile`."""
+        if group.offset + group.header.size > self.size:
+            raise BadFile("is truncated")
         with naming(self.path), open_regular(self.path, BadFile) as file:
             file.seek(group.offset)
             payload = file.read(group.header.size)
@@ -210,7 +212,7 @@ def _group_at(data: mmap.mmap, at: int, number: int) -> Group | None:
 
 def _end(data: mmap.mmap, group: Group) -> int:
     """Where to look for the next group: behind a payload that is whole; within one that isn't, bytes may be missing."""
-    end = group.offset + group.header.size
+    end = min(group.offset + group.header.size, len(data))
     return end if checksum(data[group.offset : end]) == group.header.payload_sum else group.offset
 
 

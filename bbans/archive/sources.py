@@ -26,10 +26,7 @@ from bbans.archive import names
 from bbans.archive.names import Listed, Names, Numbered
 from bbans.errors import BadImage, BbansError
 from bbans.image.container import check_size
-from bbans.image.files import naming, picture_size, read_picture
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
-"""What is looked for in folders. Files that are named themselves may have any suffix."""
+from bbans.image.files import SUFFIXES, naming, picture_size, read_picture
 
 CHUNK = 1 << 20
 """Bytes that are read at once from an array's file."""
@@ -118,7 +115,7 @@ def _images(folder: Path) -> Iterator[Path]:
         raise BadImage(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     files = (Path(where, name) for where, _, found in os.walk(folder, onerror=fail) for name in found)
-    return iter(sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES))
+    return iter(sorted(path for path in files if path.suffix.lower() in SUFFIXES))
 
 
 def _name(path: Path) -> str:

@@ -41,6 +41,8 @@ def ordered(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) ->
     `work`, tasks and results are pickled. Tasks are taken as they are needed. To be closed (`contextlib.closing`) by
     who may not read to the end. Raises what `work` raises, and `BbansError` when a worker dies.
     """
+    if jobs < 1:
+        raise ValueError("at least one process is needed")
     if jobs == 1:
         yield from map(work, tasks)
         return

@@ -81,7 +81,9 @@ def create(
             }
         )
     else:
-        shared.say(f"{out}: {_counted(report.images, report.groups)}, {size} bytes, {rates['total']:.3f} bits per dim")
+        by = " and ".join(report.models)
+        counted = _counted(report.images, report.groups)
+        shared.say(f"{out}: {counted} by {by}, {size} bytes, {rates['total']:.3f} bits per dim")
 
 
 @archive.command("list")

@@ -49,7 +49,7 @@ class Sum:
     "--chain",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Code up to N pictures of one size on one message, as in an archive, not each as a file.",
+    help="Code up to N neighbouring pictures of one size on one message, not each as a file.",
 )
 @click.option(
     "--binarise",

@@ -1,5 +1,6 @@
 """Codecs: (push, pop) pairs for distributions over integers, and combinators. NumPy only."""
 
+from bbans.codecs.bilevel import Bernoullis
 from bbans.codecs.core import Codec, autoregressive, dependent, from_intervals, over_lanes, repeat, serial, substack
 from bbans.codecs.discrete import bernoulli, beta_binomial, categorical, quantise, uniform
 from bbans.codecs.latent import BinnedPosterior, logistic_edges, prior_codec
@@ -7,6 +8,7 @@ from bbans.codecs.mixture import Mixture
 from bbans.codecs.tables import ScaleTables, logistic_tables, normal_tables
 
 __all__ = [
+    "Bernoullis",
     "BinnedPosterior",
     "Codec",
     "Mixture",

@@ -112,7 +112,8 @@ class Mixture:
     def log2_prob(self, x: NDArray[Any]) -> NDArray[np.float64]:
         """log2 P(x) with real-valued probabilities of the same parameters: what `elbo` counts.
 
-        The floor under every frequency is part of the model: a uniform component of weight 2^-24 for each symbol.
+        The floor under every frequency is part of the model, 2^-24 for each symbol; so is that `hi` gets what the
+        tables leave over.
         """
         inverse = 1.0 / scale_of(self.scales)
         centred = x - self.means / UNIT
@@ -122,7 +123,9 @@ class Mixture:
         flip = lower > 0
         upper, lower = np.where(flip, -lower, upper), np.where(flip, -upper, lower)
         p = (self.weights * _mass(lower, upper)).sum(0) / self.weights.sum(0)
-        return np.log2(p * (MASS / 2**TABLE_PRECISION) + 2.0**-PRECISION)
+        left_over = 1 - MASS / 2**TABLE_PRECISION - (self.hi - self.lo + 1) * 2.0**-PRECISION
+        floor = 2.0**-PRECISION + left_over * (x >= self.hi)
+        return np.log2(p * (MASS / 2**TABLE_PRECISION) + floor)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ Knows nothing of files, headers or checksums.
 The payload of a tile of `photo`: varint latent bits (0: coded without latents) + 16 x number of doublings; varints of
 the lane schedule (see `lanes`); the message, folded to one head, as little-endian words. Of a chain, and of every tile
 of `thumbnail`: varint number of batches; for each, in the order of pushing, varint of its pictures and a byte, latent
-bits + 16 x log2 of the lanes; the message. A chain's first batch is one picture, which pays what initial bits there
-are; those after it are as large as the bits on the message allow, so that the networks work on many at once.
+bits + 16 x log2 of the lanes; the message. A chain's first batch is one picture, which pays the initial bits; those
+after it are as large as the bits on the message allow, so that the networks work on many at once.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,8 +36,8 @@ from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Model
 
 PADDING_SEED = 0xBBA5
-BATCH_DIMS = 1 << 18  # samples that go through the networks together in a chain; decoders refuse more
-FIRST_BITS = (8, 6, 5, 4, 3, 0)  # of the first picture's latents: whichever makes the shortest message
+MAX_BATCH_DIMS = 1 << 18  # samples that go through the networks together in a chain; decoders refuse more
+CHAIN_BITS = (8, 6, 5, 4, 3, 0)  # of a batch's latents: 8 unless that needs padding, else what makes the chain shortest
 WORDS_FOR_A_LANE = 5.5  # on the message, before a chain has a lane: 2.2 go into its head, the rest is for latents
 
 
@@ -131,16 +132,15 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     dims = pixels[0].size
     first = _first_lanes(model, pixels.size)
     with arithmetic():
-        chain = _best_first(_codec(model, pixels[:1].shape), _planes(model, pixels[:1]), first, want_elbo)
-        batches, done = [(1, chain.latent_bits or 0, first)], 1
+        chain = Strand(Message.empty(first, seed=PADDING_SEED), 0, None, 0.0 if want_elbo else None)
+        batches, done = [], 0
         while done < len(pixels):
-            count = _affordable_pictures(model, chain.message, dims, len(pixels) - done)
+            count = _affordable_pictures(model, chain.message, dims, len(pixels) - done) if done else 1
             lanes = _affordable_lanes(chain.message, count * dims)
             chain.message.resize(lanes)
-            chain.count, chain.latent_bits = count, LATENT_BITS[0]
             batch = pixels[done : done + count]
-            _codec(model, batch.shape).push([chain], _planes(model, batch))
-            batches.append((count, chain.latent_bits, lanes))
+            chain = _pushed(_codec(model, batch.shape), chain, _planes(model, batch), count)
+            batches.append((count, chain.latent_bits or 0, lanes))
             done += count
     head = write_varint(len(batches))
     for count, bits, lanes in batches:
@@ -150,7 +150,7 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
 
 def decode_chain(model: Model, payload: bytes, count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """The inverse of `encode_chain`: [count, height, width, channels]. Raises `BadFile`."""
-    batches, at = _read_batches(payload, count, most=max(1, BATCH_DIMS // (height * width * channels)))
+    batches, at = _read_batches(payload, count, most=max(1, MAX_BATCH_DIMS // (height * width * channels)))
     message = Message.from_bytes(payload[at:], 1)
     decoded = []
     for pictures, bits, lanes in reversed(batches):
@@ -185,15 +185,15 @@ def _read_batches(payload: bytes, count: int, most: int) -> tuple[list[tuple[int
     return batches, at
 
 
-def _best_first(codec: Codec, x: Tensor, lanes: int, want_elbo: bool) -> Strand:
-    """The first picture of a chain, on an empty message, with as many bits for its latents as make it shortest."""
+def _pushed(codec: Codec, chain: Strand, x: Tensor, count: int) -> Strand:
+    """The chain with `count` more pictures x, whose latents have as many bits as make it shortest."""
     best: Strand | None = None
-    for bits in FIRST_BITS:
-        strand = Strand(Message.empty(lanes, seed=PADDING_SEED), 1, bits, 0.0 if want_elbo else None)
+    for bits in CHAIN_BITS:
+        strand = Strand(copy.deepcopy(chain.message), count, bits, chain.elbo)
         codec.push([strand], x)
         if best is None or strand.message.bits() < best.message.bits():
             best = strand
-        if not strand.message.words.padding:
+        if strand.message.words.padding == chain.message.words.padding:
             break
     assert best
     return best
@@ -206,7 +206,7 @@ def _first_lanes(model: Model, dims: int) -> int:
 
 def _affordable_pictures(model: Model, message: Message, dims: int, left: int) -> int:
     """How many pictures come next: their latents should need no more bits than there are."""
-    most = max(1, BATCH_DIMS // dims)
+    most = max(1, MAX_BATCH_DIMS // dims)
     network = model.network
     if isinstance(network, ThumbnailVAE):
         whole, local = network.config.latents

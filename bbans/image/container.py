@@ -33,6 +33,7 @@ from bbans.errors import BadFile, TooLarge, UnsupportedVersion
 from bbans.image.fields import HASH_BYTES, Reader, write_varint
 
 MAGIC = b"\xbbans"
+ARCHIVE_MAGIC = b"\xbbana"
 VERSION = 0
 SUFFIX = ".bbans"
 
@@ -188,6 +189,8 @@ def _checked_body(data: bytes) -> tuple[bytes, int]:
     """The fields between the length and the header's checksum, which matches; and where the payloads begin."""
     if not data:
         raise BadFile("is empty")
+    if data.startswith(ARCHIVE_MAGIC):
+        raise BadFile("is an archive: 'bbans archive' takes it")
     if not data.startswith(MAGIC[: len(data)]):
         raise BadFile("is not a bbans file")
     if len(data) <= len(MAGIC):

@@ -27,6 +27,9 @@ from bbans.image.picture import Picture, Pixels
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 """What Pillow is asked to read: formats whose hidden losses are known and looked for in `_check_exact`."""
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+"""What is looked for in folders."""
+
 LOSSLESS_SUFFIXES = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM"}
 """Suffixes of the files that `write_picture` writes, and Pillow's names of their formats."""
 

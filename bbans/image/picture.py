@@ -123,13 +123,15 @@ def decompress_picture(data: bytes, models: Callable[[bytes], Model]) -> Picture
 
     Raises `BadFile` when the file is damaged, and `DecodedDiffers` when it is whole and yet other pixels come out.
     """
-    from bbans.image.codec import decode_tile
+    from bbans.image.codec import decode_tile, takes
 
     header = Header.parse(data)
     payloads = list(container.payloads(header, data))  # all checksums before the slow part
     model = models(header.model_id)
-    pixels = np.empty((header.height, header.width, header.channels), np.uint8)
     grid = container.tile_grid(header.width, header.height, header.tile)
+    if not all(takes(model, h, w, header.mode) for _, _, h, w in grid):
+        raise BadFile(f"names the model {model.name}, which codes no such pictures")
+    pixels = np.empty((header.height, header.width, header.channels), np.uint8)
     for (y, x, h, w), tile, payload in zip(grid, header.tiles, payloads, strict=True):
         try:
             decoded = decode_tile(model, payload, h, w, header.channels)

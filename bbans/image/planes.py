@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bbans.ans import Message
+from bbans.codecs.bilevel import Bernoullis
 from bbans.codecs.core import Codec, autoregressive, dependent
 from bbans.codecs.discrete import uniform
 from bbans.codecs.latent import PRIOR_SCALE, BinnedPosterior, centres, prior_codec
 from bbans.codecs.mixture import WEIGHT_BITS, Mixture
-from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, UNIT
+from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
 from bbans.image.lanes import Schedule
 from bbans.vae import lattice
 from bbans.vae.likelihoods import POSTERIOR_SCALES
@@ -167,8 +168,8 @@ class Planes:
                 before = torch.cat(earlier, 1) if earlier else prediction[:, :0]
                 residuals = lattice.residual(before, prediction[:, :channel])
                 params = head.channel(channel, shared[channel], residuals)
-                mixtures = self._likelihood(params, prediction[:, channel], channel)
-                return self._plane(mixtures, size, params, grows=self.channels - 1 - channel if grows else None)
+                likelihood = self._likelihood(params, prediction[:, channel], channel)
+                return self._plane(likelihood, size, params, grows=self.channels - 1 - channel if grows else None)
 
             return autoregressive(given, self.channels)
 
@@ -204,14 +205,10 @@ class Planes:
 
         return Codec(push, pop)
 
-    def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Mixture:
-        """Network outputs [n, 3K or 1, h, w] to mixtures of all n h w symbols."""
-        if self.bilevel:  # a logistic cut in two: P(0) = F(1/2 - m), so a logit is 1/2 below its mean
-            logits = rows_of(params)
-            ones = np.full(logits.shape, 1 << WEIGHT_BITS, np.uint32)
-            return Mixture(
-                self.tables.logistic, ones, logits + UNIT // 2, np.full(logits.shape, SCALE_OF_ONE, np.int32), 0, 1
-            )
+    def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Mixture | Bernoullis:
+        """Network outputs [n, 3K or 1, h, w] to the distributions of all n h w symbols."""
+        if self.bilevel:
+            return Bernoullis(self.tables.logistic, rows_of(params)[0])
         logits, means, scales = rows_of(params).reshape(3, params.shape[1] // 3, -1)
         exp2 = self.tables.exp2
         heaviest = logits.argmax(0)
@@ -231,7 +228,7 @@ class Planes:
             *lattice.RANGES[channel],
         )
 
-    def _plane(self, mixtures: Mixture, size: Size, like: Tensor, grows: int | None) -> Codec:
+    def _plane(self, likelihood: Mixture | Bernoullis, size: Size, like: Tensor, grows: int | None) -> Codec:
         """One channel of all pictures. `grows`: the index, in the order of pushing, of a row that makes lanes grow."""
         count = size[0] * size[1]
         step = 255 if self.bilevel else 1  # between symbols that follow one another
@@ -239,8 +236,8 @@ class Planes:
         def push(strands: Sequence[Strand], x: Tensor) -> None:
             symbols = x.to(torch.int32).cpu().numpy().ravel() // step
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
-                mine = mixtures[part]
-                if grows is None or strand.schedule is None:
+                mine = likelihood[part]
+                if grows is None or strand.schedule is None or isinstance(mine, Bernoullis):
                     mine.row_codec().push(strand.message, symbols[part])
                 else:
                     strand.schedule.push(strand.message, mine, symbols[part])
@@ -250,8 +247,8 @@ class Planes:
         def pop(strands: Sequence[Strand]) -> Tensor:
             rows = []
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
-                mine = mixtures[part]
-                if grows is None or strand.schedule is None:
+                mine = likelihood[part]
+                if grows is None or strand.schedule is None or isinstance(mine, Bernoullis):
                     rows.append(mine.row_codec().pop(strand.message))
                 else:
                     rows.append(strand.schedule.pop(strand.message, mine, strand.rows[grows]))

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from bbans.errors import BadImage, BbansError
+from bbans.image.files import SUFFIXES
 
-SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 FILTERS = (
     Image.Resampling.BOX,
     Image.Resampling.BILINEAR,

@@ -20,13 +20,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bbans.errors import BadModel
+from bbans.errors import BadModel, BbansError
+from bbans.image.files import naming
 from bbans.train.data import Mix
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
 from bbans.vae.families import Config, Network, begin_from
 from bbans.vae.layers import channels_last
 from bbans.vae.photo import PhotoConfig
+
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,15 @@ class _Loss(nn.Module):
         return loss, (torch.stack([likelihood, kl]) / pixels.numel()).detach()
 
 
+def check_same_run(recipe: Recipe, out: Path) -> None:
+    """Raises `BbansError` when the folder holds a run by another recipe; only its steps may differ."""
+    if (out / CHECKPOINT).exists():
+        saved = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
+        before, now = json.loads(saved["recipe"]), json.loads(json.dumps(asdict(recipe)))
+        if others := [key for key in before if key != "steps" and before[key] != now[key]]:
+            raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
+
+
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Float weights of a model. Raises `BadModel`."""
     try:
@@ -117,12 +129,13 @@ def train(
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
     out.mkdir(parents=True, exist_ok=True)
+    check_same_run(recipe, out)
     torch.manual_seed(recipe.seed)
     model, ema = (channels_last(task.network().to(device)) for _ in range(2))
     ema.load_state_dict(model.state_dict())
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
     start = 0
-    checkpoint = out / "checkpoint.pt"
+    checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -132,7 +145,8 @@ def train(
     elif initial is not None:
         weights = load_weights(initial)
         for network in (model, ema):
-            begin_from(network, weights)
+            with naming(initial):
+                begin_from(network, weights)
     torch.manual_seed(recipe.seed + 1000 * start + rank)
     loss_of: nn.Module = _Loss(task, model)
     if world > 1:

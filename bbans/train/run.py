@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from bbans.errors import BbansError
+from bbans.image.files import naming
 from bbans.train.data import Mix
 from bbans.train.export import export
-from bbans.train.loop import Recipe, train
+from bbans.train.loop import Recipe, check_same_run, train
 from bbans.train.stacks import Deck
 from bbans.train.tasks import PhotoTask, Task, ThumbnailTask
 from bbans.vae.families import FAMILIES, Config
@@ -37,7 +38,8 @@ def read_recipe(path: Path, family: str) -> Recipe:
     if (named := raw.pop("family", family)) != family:
         raise BbansError(f"{path}: a recipe for the family {named!r}, not {family!r}")
     config = FAMILIES[family].config
-    model = config(**_values(path, raw.pop("model", {}), config()))
+    with naming(path):
+        model = config(**_values(path, raw.pop("model", {}), config()))
     mix, deck = Mix(**_values(path, raw.pop("mix", {}), Mix())), Deck(**_values(path, raw.pop("deck", {}), Deck()))
     return Recipe(**_values(path, raw, Recipe()), model=model, mix=mix, deck=deck)
 
@@ -77,6 +79,7 @@ def main_train(
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     weights = initial / FLOAT_WEIGHTS if initial else None
     output.mkdir(parents=True, exist_ok=True)
+    check_same_run(recipe, output)
     if config and config.resolve() != (output / "recipe.toml").resolve():
         (output / "recipe.toml").write_text(config.read_text())
     first = os.environ.get("RANK", "0") == "0"

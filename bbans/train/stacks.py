@@ -21,6 +21,7 @@ from bbans.train.data import find_images
 
 Pixels = NDArray[np.uint8]
 BINARY_SEED = 0
+ARRAYS = (".npy", ".npz")
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,31 @@ class Deck:
 
 
 def binarise(pictures: Pixels, random: np.random.Generator) -> Pixels:
-    """0 or 1 for each sample, 1 with probability value / 255: Salakhutdinov & Murray 2008, Townsend et al. 2019."""
+    """0 or 1 for each sample, 1 with probability value / 255: Salakhutdinov & Murray 2008, Townsend et al. 2019.
+
+    Raises `BadImage` for pictures of 0 and 1, which would come out black.
+    """
+    if pictures.size and pictures.max() == 1:
+        raise BadImage("has values of 0 and 1 only: bilevel pictures are bool, or 0 and 255")
     return (random.random(pictures.shape, np.float32) * 255 < pictures).astype(np.uint8)
 
 
 def load_stack(paths: list[Path], shape: tuple[int, int, int]) -> Pixels:
-    """All pictures of arrays (see `load_array`) and image files, uint8 [n, *shape], in order.
+    """All pictures of arrays (see `load_array`) and image files, uint8 [n, *shape], in order; bilevel as 0 and 255.
 
     Raises `BbansError` when one is of another size.
     """
-    arrays = [_array(path) for path in paths if path.suffix.lower() in (".npy", ".npz")]
-    if files := [path for path in paths if path.suffix.lower() not in (".npy", ".npz")]:
-        arrays += [_file(path, shape[-1])[None] for path in find_images(files)]
-    for path, array in zip([*paths, *files], arrays, strict=False):
-        if array.shape[1:] != shape:
-            got, wanted = ("x".join(map(str, s)) for s in (array.shape[1:], shape))
-            raise BadImage(f"{path}: pictures of {got}, but the model is for {wanted}")
-    return np.concatenate(arrays)
+    found: list[Pixels] = []
+    for path in paths:
+        for file in [path] if path.suffix.lower() in ARRAYS else find_images([path]):
+            pictures = _array(file) if file.suffix.lower() in ARRAYS else _file(file, shape[-1])[None]
+            if pictures.shape[1:] != shape:
+                got, wanted = ("x".join(map(str, s)) for s in (pictures.shape[1:], shape))
+                raise BadImage(
+                    f"{file}: pictures of {got}, but the model is for {wanted}, as its recipe (--config) says"
+                )
+            found.append(pictures)
+    return np.concatenate(found)
 
 
 def load_array(path: Path) -> NDArray[Any]:
@@ -81,9 +90,13 @@ def load_array(path: Path) -> NDArray[Any]:
             if not isinstance(images, np.ndarray):
                 names = images.files
                 images = images["images"] if "images" in names else images[names[0]] if len(names) == 1 else None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadImage(f"{path}: cannot be read as an {kind} ({error})") from error
-    if images is None or (images.dtype, images.ndim) not in ((np.uint8, 3), (np.uint8, 4), (np.bool_, 3)):
+    if not isinstance(images, np.ndarray) or (images.dtype, images.ndim) not in (
+        (np.uint8, 3),
+        (np.uint8, 4),
+        (np.bool_, 3),
+    ):
         what = "an array 'images'" if kind == ".npz" else "pictures"
         raise BadImage(f"{path}: needs {what}, uint8 [n, h, w] or [n, h, w, c], or bool [n, h, w] (bilevel)")
     return images

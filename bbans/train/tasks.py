@@ -107,9 +107,9 @@ class ThumbnailTask:
         pictures = load_stack(data, shape)
         if validation:
             return cls(config, pictures, load_stack(validation, shape), deck)
-        last = min(deck.hold_out, len(pictures) // 2)
+        last = min(deck.hold_out, len(pictures) // 10)
         if last < 1:
-            raise BbansError("there is only one picture, and none to validate on")
+            raise BbansError(f"none of {len(pictures)} pictures is left to validate on: name some with --validation")
         return cls(config, pictures[:-last], pictures[-last:], deck)
 
     def network(self) -> ThumbnailVAE:
@@ -143,7 +143,7 @@ def validation_bits(task: Task, network: Network, device: torch.device) -> dict[
     sums: dict[str, float] = {}
     latents = LatentKL()
     dims = 0
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
         torch.manual_seed(0)
         for pixels in task.held_out():
             for name, bits in elbo(network, torch.from_numpy(pixels).to(device), latents.keep).items():

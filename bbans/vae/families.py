@@ -1,6 +1,7 @@
 """The families of models, by their names: what is the same for all of them, and where they differ.
 
-The only list of families there is: to add one, write its networks, its objective and its codec, and name it here.
+To add one, write its networks and its objective, and name it here; its codec goes to `bbans.image.families`, and what
+it learns from to `bbans.train.tasks`.
 """
 
 from __future__ import annotations

@@ -13,15 +13,27 @@ region. This module doesn't know pixels, colours or codecs: see `bbans.vae.latti
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import fields
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bbans.errors import BadModel
 from bbans.vae.layers import Conv, Residual
 
 PHASES = ("d", "b", "e")
+
+
+def check_sizes(config: Any) -> None:
+    """Raises `BadModel` unless all sizes are positive, and blocks are those of D, B and E. config: of a family."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, int) and field.name != "latents" and value < 1:
+            raise BadModel(f"{field.name}: at least 1, not {value}")
+    if len(config.blocks) != len(PHASES) or min(config.blocks) < 0:
+        raise BadModel(f"blocks are those of D, B and E; not {config.blocks}")
 
 
 def parameters(mixtures: int) -> tuple[int, ...]:

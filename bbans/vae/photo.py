@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bbans.errors import BadModel
 from bbans.vae.layers import Conv, posterior
-from bbans.vae.phases import Phases, enlarge
+from bbans.vae.phases import Phases, check_sizes, enlarge
 
 REGION = 8  # one latent vector for 8x8 positions of C
 SAMPLES = 3  # Y, Co, Cg
@@ -32,6 +33,12 @@ class PhotoConfig:
     latents: int = 8
     regional: int = 48
     blocks: tuple[int, int, int] = (2, 1, 2)
+
+    def __post_init__(self) -> None:
+        """Raises `BadModel` for sizes that make no network."""
+        check_sizes(self)
+        if self.latents < 0:
+            raise BadModel(f"latents: at least 0, not {self.latents}")
 
 
 class PhotoVAE(Phases):

@@ -22,8 +22,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bbans.errors import BadModel
 from bbans.vae.layers import Conv, Residual, posterior
-from bbans.vae.phases import PHASES, Head, Phases, enlarge
+from bbans.vae.phases import PHASES, Head, Phases, check_sizes, enlarge
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class ThumbnailConfig:
     blocks: tuple[int, int, int] = (2, 1, 2)
     top: int = 64
     latents: tuple[int, int] = (16, 8)
+
+    def __post_init__(self) -> None:
+        """Raises `BadModel` for sizes that make no network."""
+        check_sizes(self)
+        if (self.samples, self.depth) not in ((1, 1), (1, 8), (3, 8)):
+            raise BadModel(f"pictures have 1 or 3 samples of 8 bits, or 1 of 1 bit; not {self.samples} of {self.depth}")
+        if len(self.latents) != 2 or min(self.latents) < 0:
+            raise BadModel(f"latents are those of the whole picture and of each position; not {self.latents}")
 
     @property
     def top_size(self) -> tuple[int, int]:

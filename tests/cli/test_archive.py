@@ -33,7 +33,8 @@ def x(run: Callable) -> Path:
     result = run("create", "x.bbansa", "in", "digits.npy", "-m", "small", "--group", "10")
     assert (result.code, result.err) == (0, "")
     size = Path("x.bbansa").stat().st_size
-    assert result.out == f"x.bbansa: 22 images in 3 groups, {size} bytes, {8 * size / (120 + 480):.3f} bits per dim\n"
+    rate = 8 * size / (120 + 480)
+    assert result.out == f"x.bbansa: 22 images in 3 groups by photo and small, {size} bytes, {rate:.3f} bits per dim\n"
     return Path("x.bbansa")
 
 

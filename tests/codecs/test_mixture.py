@@ -80,7 +80,7 @@ def test_a_symbol_costs_its_probability(weights: list[int], means: list[float], 
     mixture = make(weights, means, scales, 256)
     x = np.arange(256)
     ideal = np.exp2(mixture.log2_prob(x))
-    assert ideal.sum() == pytest.approx(1, abs=1e-4)
+    assert ideal.sum() == pytest.approx(1, abs=1e-9)
     rounded = np.diag(frequencies(mixture)) / (1 << PRECISION)
     loss = float((ideal * np.log2(ideal / rounded)).sum())  # bits a symbol
     assert abs(loss) < 1e-3
@@ -100,7 +100,7 @@ def test_the_ends_take_what_lies_beyond() -> None:
 def test_log2_prob_has_the_floor_of_the_frequencies_and_is_normalised(mean: float) -> None:
     mixture = make([WHOLE - 1, 1], [mean, mean], [0, SCALES - 1], 256)
     log2_p = mixture.log2_prob(np.arange(256))
-    assert (log2_p >= -PRECISION).all() and np.exp2(log2_p).sum() == pytest.approx(1, abs=1e-4)
+    assert (log2_p >= -PRECISION).all() and np.exp2(log2_p).sum() == pytest.approx(1, abs=1e-9)
 
 
 def test_more_symbols_than_a_block() -> None:

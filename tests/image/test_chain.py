@@ -54,8 +54,19 @@ def test_initial_bits_are_paid_once(thumbnail: zoo.Model) -> None:
     assert many <= one + 64
 
 
+@pytest.mark.parametrize("count", [2, 60])
+def test_flat_pictures_pay_no_initial_bits_again_and_again(thumbnail: zoo.Model, photo: zoo.Model, count: int) -> None:
+    for model, shape in ((thumbnail, pictures(thumbnail, 1).shape[1:]), (photo, (16, 16, 3))):
+        flat = np.ones((count, *shape), np.uint8)
+        payload, stats = encode_chain(model, flat)
+        alone, initial = encode_chain(model, flat[:1])
+        np.testing.assert_array_equal(decode_chain(model, payload, *flat.shape), flat)
+        assert stats.initial <= initial.initial + 64
+        assert len(payload) <= count * len(alone)
+
+
 def test_batches_grow_with_the_bits_there_are(thumbnail: zoo.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "BATCH_DIMS", 12 * 8 * 3 * 16)
+    monkeypatch.setattr(codec, "MAX_BATCH_DIMS", 12 * 8 * 3 * 16)
     x = pictures(thumbnail, 90)
     payload, _ = encode_chain(thumbnail, x)
     batches, _ = codec._read_batches(payload, 90, most=48)

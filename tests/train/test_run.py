@@ -98,6 +98,22 @@ def test_small_pictures_become_a_model_that_codes(tmp_path: Path, capsys: pytest
     assert zoo.load(tmp_path / "run", device="cpu").id == model.id
 
 
+def test_a_folder_is_one_run(tmp_path: Path) -> None:
+    np.save(tmp_path / "train.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8))
+
+    def go(text: str) -> None:
+        config = recipe(tmp_path, f"batch = 4\n{text}\n[model]\n" + toml(SIZES))
+        data, out = [tmp_path / "train.npy"], tmp_path / "run"
+        main_train("thumbnail", data, out, config=config, validation=[], root=None, device="cpu")
+
+    go("steps = 2")
+    with pytest.raises(BbansError, match="another seed; name another folder"):
+        go("steps = 2\nseed = 1")
+    assert "seed" not in (tmp_path / "run" / "recipe.toml").read_text()
+    go("steps = 3")
+    assert "steps = 3" in (tmp_path / "run" / "recipe.toml").read_text()
+
+
 def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "train.npy", np.zeros((4, 8, 9), np.uint8))
     config = recipe(tmp_path, "[model]\n" + toml(SIZES))

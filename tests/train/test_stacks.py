@@ -65,6 +65,19 @@ def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz", "nowhere.npy"):
         with pytest.raises(BbansError, match=name):
             load_stack([tmp_path / name], SHAPE)
-    Image.new("L", (3, 3)).save(tmp_path / "c.png")
-    with pytest.raises(BadImage, match="3x3x1"):
-        load_stack([tmp_path], SHAPE)
+
+
+def test_the_picture_of_another_size_is_named(tmp_path: Path) -> None:
+    for name, size in (("a.png", (5, 6)), ("b.png", (6, 6)), ("c.png", (5, 6))):
+        Image.new("L", size).save(tmp_path / name)
+    np.save(tmp_path / "d.npy", PICTURES)
+    with pytest.raises(BadImage, match=r"b\.png: pictures of 6x6x1, but the model is for 6x5x1"):
+        load_stack([tmp_path / "d.npy", tmp_path], SHAPE)
+
+
+def test_bilevel_arrays_are_pictures_of_0_and_255(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", PICTURES[..., 0] > 99)
+    stack = load_stack([tmp_path / "a.npy"], SHAPE)
+    np.testing.assert_array_equal(binarise(stack, np.random.default_rng(0)), PICTURES > 99)
+    with pytest.raises(BadImage, match="0 and 1 only"):
+        binarise((PICTURES > 99).astype(np.uint8), np.random.default_rng(0))

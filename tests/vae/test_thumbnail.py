@@ -120,3 +120,22 @@ def test_planes_are_the_pixels(sizes: ThumbnailConfig) -> None:
 @ALL
 def test_a_network_is_built_from_its_description(sizes: ThumbnailConfig) -> None:
     assert families.build(**families.describe(ThumbnailVAE(sizes))).config == sizes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"depth": 4}, "not 1 of 4|not 3 of 4"),
+        ({"samples": 3, "depth": 1}, "not 3 of 1"),
+        ({"levels": 0}, "levels: at least 1"),
+        ({"blocks": (1, 1)}, "blocks are those of D, B and E"),
+        ({"latents": (2,)}, "latents are"),
+        ({"height": -8}, "height: at least 1"),
+    ],
+)
+def test_sizes_that_make_no_network(change: dict[str, object], words: str) -> None:
+    with pytest.raises(BadModel, match=words):
+        replace(SIZES, **change)
+    described = families.describe(ThumbnailVAE(SIZES))
+    with pytest.raises(BadModel, match=words):
+        families.build("thumbnail", {**described["config"], **change})
