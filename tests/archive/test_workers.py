@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -109,9 +110,10 @@ def test_tasks_that_fail_end_the_workers() -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from bbans.archive.workers import ordered
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins by ignoring it
 if __name__ == "__main__":
     results = ordered(time.sleep, [0, 0, 1000, 1000], 2)
     next(results), next(results)
@@ -141,14 +143,17 @@ def test_nobody_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
     )
     with script:
         assert script.stdout and script.stderr
+        stop = threading.Timer(60, script.kill)  # rather than wait for ever
+        stop.start()
         children = [int(pid) for pid in script.stdout.readline().split()]
         assert len(children) == 2
         if how == signal.SIGINT:
             os.killpg(script.pid, how)
         else:
             script.kill()
-        assert script.wait(30) in (130, -signal.SIGKILL)
+        assert script.wait(50) in (130, -signal.SIGKILL)
         assert script.stderr.read() == ""  # which also waits for all who hold it
+        stop.cancel()
     deadline = time.monotonic() + 30
     while any(_lives(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.05)
