@@ -91,13 +91,13 @@ class Model:
         import torch
 
         from bbans.vae.bounds import measure
-        from bbans.vae.objectives import nobody
+        from bbans.vae.objectives import keep_nothing
 
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             if self.float_network is None:
                 return None
             torch.manual_seed(seed)
-            return measure(self.float_network, torch.from_numpy(np.array(pixels)), particles, keep or nobody)
+            return measure(self.float_network, torch.from_numpy(np.array(pixels)), particles, keep or keep_nothing)
 
     def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
         """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""

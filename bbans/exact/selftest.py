@@ -14,7 +14,6 @@ from torch import Tensor
 from bbans.ans import padding
 from bbans.exact.layers import ACTIVATION_MAX, arithmetic
 from bbans.vae.families import Network
-from bbans.vae.photo import REGION, PhotoVAE
 
 # (batch, largest magnitude of the inputs), and for networks that take any size also (height, width)
 CASES = ((1, 200, (37, 51)), (16, ACTIVATION_MAX, (16, 24)), (3, ACTIVATION_MAX, (1, 5)), (1, 60, (64, 64)))
@@ -26,17 +25,9 @@ def answers(network: Network) -> list[int]:
     return [_hash(network, like, seed, *case) for seed, case in enumerate(CASES)]
 
 
-def _shapes(network: Network, h: int, w: int) -> list[tuple[int, ...]]:
-    """Shapes of the inputs of `probe`, without the batch."""
-    if not isinstance(network, PhotoVAE):
-        return network.probe_shapes()
-    regions = (-(-h // REGION), -(-w // REGION))
-    return [(6, h, w), (3, h, w), (3, h, w), (network.config.latents, *regions)]
-
-
 def _hash(network: Network, like: Tensor, seed: int, batch: int, largest: int, size: tuple[int, int]) -> int:
     inputs = []
-    for i, shape in enumerate(_shapes(network, *size)):
+    for i, shape in enumerate(network.probe_shapes(*size)):
         count = batch * int(np.prod(shape))
         values = padding(seed * 8 + i, 0, count).astype(np.int64) % (2 * largest + 1) - largest
         x = torch.from_numpy(values.astype(np.float64).reshape(batch, *shape))

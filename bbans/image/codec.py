@@ -58,7 +58,7 @@ def takes(model: Model, height: int, width: int, mode: str) -> bool:
         return mode in ("L", "RGB")
     config = network.config
     wanted = "1" if config.depth == 1 else "L" if config.samples == 1 else "RGB"
-    return (height, width, mode) == (config.height, config.width, wanted)
+    return (height, width) == config.shape[:2] and mode == wanted
 
 
 # -- tiles -------------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def _codec(model: Model, shape: tuple[int, ...]) -> Codec:
     network = model.network
     if isinstance(network, ThumbnailVAE):
         config = network.config
-        if shape[1:] != (config.height, config.width, config.samples):
+        if shape[1:] != config.shape:
             wanted = f"{config.width} x {config.height} with {config.samples} channels"
             raise BadImage(f"the model {model.name} takes pictures of {wanted}, not {width} x {height} with {channels}")
     return pictures_codec(network, model.tables, (count, height, width, channels))

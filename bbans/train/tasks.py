@@ -62,7 +62,8 @@ class PhotoTask:
 
     def __post_init__(self) -> None:
         if self.mix.crop >> self.levels < REGION:
-            # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN 3 gets wrong
+            # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN gets wrong
+            # (PyTorch 2.13)
             raise BbansError(f"crops for {self.levels} levels must be at least {REGION << self.levels} pixels wide")
 
     @classmethod
@@ -102,11 +103,10 @@ class ThumbnailTask:
 
     @classmethod
     def of(cls, config: ThumbnailConfig, data: list[Path], validation: list[Path], deck: Deck) -> ThumbnailTask:
-        """From what the command line names; without `validation`, the last pictures are. Raises `BbansError`."""
-        shape = (config.height, config.width, config.samples)
-        pictures = load_stack(data, shape)
+        """From what the command line names; without `validation`, of the last pictures. Raises `BbansError`."""
+        pictures = load_stack(data, config.shape)
         if validation:
-            return cls(config, pictures, load_stack(validation, shape), deck)
+            return cls(config, pictures, load_stack(validation, config.shape), deck)
         last = min(deck.hold_out, len(pictures) // 10)
         if last < 1:
             raise BbansError(f"none of {len(pictures)} pictures is left to validate on: name some with --validation")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bbans.vae.families import Network, elbo
-from bbans.vae.objectives import Bits, Keep, nobody
+from bbans.vae.objectives import Bits, Keep, keep_nothing
 
 BATCH_DIMS = 1 << 18  # samples of pictures that go through the networks together
 DEAD = 0.01  # bits: a latent that tells less of a picture, or of a region, on average, tells nothing
@@ -60,7 +60,7 @@ def importance_weighted(samples: Iterable[Bits]) -> Bounds:
     )
 
 
-def measure(network: Network, pixels: Tensor, particles: int = 1, keep: Keep = nobody) -> Bounds:
+def measure(network: Network, pixels: Tensor, particles: int = 1, keep: Keep = keep_nothing) -> Bounds:
     """Bounds of pictures uint8 [N, h, w, channels] under a float model, by so many samples each, in batches.
 
     keep(name, kl): is given the KL [n, latents, ...] of each layer, element by element, for some pictures at a time.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bbans.errors import BadModel
 from bbans.vae import lattice
-from bbans.vae.objectives import Bits, Keep, level_count, nobody, photo_bits, thumbnail_bits
+from bbans.vae.objectives import Bits, Keep, keep_nothing, level_count, photo_bits, thumbnail_bits
 from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 
@@ -110,7 +110,7 @@ def sampling(config: Config) -> tuple[int, int]:
     return (config.samples, config.depth) if isinstance(config, ThumbnailConfig) else (SAMPLES, 8)
 
 
-def elbo(network: Network, pixels: Tensor, keep: Keep = nobody) -> Bits:
+def elbo(network: Network, pixels: Tensor, keep: Keep = keep_nothing) -> Bits:
     """−ELBO of whole pictures uint8 [N, h, w, channels] under a float model, in parts [N], by one sample.
 
     keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.

@@ -26,6 +26,10 @@ INPUT_SCALE = 2.0**-INPUT_DIGITS
 BITS_OF_A_NAT = 1 / math.log(2.0)
 
 
+def keep_nothing(name: str, kl: Tensor) -> None:
+    """The `Keep` that keeps nothing."""
+
+
 @dataclass(frozen=True)
 class Views:
     """A level of pictures x [N, samples, h, w] as its networks see it: inputs from C, and residuals of D and B."""
@@ -101,12 +105,8 @@ def latent_bits(params: Tensor) -> tuple[Tensor, Tensor]:
 # -- photo -------------------------------------------------------------------------------------------------------------
 
 
-def nobody(name: str, kl: Tensor) -> None:
-    """The `Keep` that keeps nothing."""
-
-
 def photo_bits(
-    model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False, keep: Keep = nobody
+    model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False, keep: Keep = keep_nothing
 ) -> tuple[Bits, Tensor]:
     """Bits of pictures [N, 3, h, w] (YCoCg as float), and the coarsest C, left over. With `grey`, only Y counts.
 
@@ -137,7 +137,7 @@ def level_count(height: int, width: int) -> int:
 # -- thumbnail ---------------------------------------------------------------------------------------------------------
 
 
-def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = nobody) -> Bits:
+def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = keep_nothing) -> Bits:
     """Bits of pictures [N, samples, h, w]: YCoCg, grey, or bilevel as 0 and 255, as float. keep: as of `photo_bits`."""
     config = model.config
     bilevel = config.depth == 1

@@ -65,6 +65,12 @@ class PhotoVAE(Phases):
         self.bias_db = Conv(r, 2 * c, 1, source="decoder", target="db", relu=False)
         self.bias_e = Conv(r, c, 1, source="region.3", target="e", relu=False)
 
+    def probe_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """Shapes, without the batch, of the inputs of `probe`, for C of this size."""
+        regions = (-(-height // REGION), -(-width // REGION))
+        sizes = [(2 * SAMPLES, height, width), *[(SAMPLES, height, width)] * 2]
+        return [*sizes, (self.config.latents, *regions)]
+
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
         """Everything these networks put out for given inputs: what a self-test compares between machines.
 

@@ -57,6 +57,11 @@ class ThumbnailConfig:
             raise BadModel(f"latents are those of the whole picture and of each position; not {self.latents}")
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a picture's pixels: height, width, channels."""
+        return self.height, self.width, self.samples
+
+    @property
     def top_size(self) -> tuple[int, int]:
         """Height and width of T."""
         return -(-self.height >> self.levels), -(-self.width >> self.levels)
@@ -133,8 +138,11 @@ class ThumbnailVAE(nn.Module):
 
     # -- what a self-test compares between machines --------------------------------------------------------------
 
-    def probe_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes, without the batch, of the inputs of `probe`: c, d, b of every level, z2 and z1."""
+    def probe_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """Shapes, without the batch, of the inputs of `probe`: c, d, b of every level, z2 and z1.
+
+        Its pictures have one size, whatever is asked for.
+        """
         config, shapes = self.config, []
         for level in range(1, config.levels + 1):
             size = (-(-config.height >> level), -(-config.width >> level))

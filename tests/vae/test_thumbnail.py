@@ -34,7 +34,7 @@ def network(sizes: ThumbnailConfig) -> ThumbnailVAE:
 
 def inputs(made: ThumbnailVAE) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, *shape, generator=generator) for shape in made.probe_shapes()]
+    return [torch.randn(2, *shape, generator=generator) for shape in made.probe_shapes(0, 0)]
 
 
 def pictures(sizes: ThumbnailConfig) -> Tensor:
