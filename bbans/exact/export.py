@@ -48,8 +48,8 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
 def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]:
     """Integer weights, biases and shifts of every `Conv`, as tensors to be saved.
 
-    Each output channel gets the finest weights for which max|a| sum|w| + |b| stays below 2^24, so a network that can't
-    be exact can't be made. digits: of each named scale, as by `calibrate`.
+    Each output channel gets the finest weights for which no partial sum can reach 2^24 (see `_bound`), so a network
+    that can't be exact can't be made. digits: of each named scale, as by `calibrate`.
     """
     tensors: dict[str, Tensor] = {}
     for name, layer in network.named_modules():
@@ -63,7 +63,7 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
         else:
             target = torch.full((len(weight),), digits[layer.target])
         limit = EXACT_LIMIT / 2.0**source - 1  # leave room for rounding weights, bias and the half
-        mass = ACTIVATION_MAX / 2.0**source * weight.abs().flatten(1).sum(1) + bias.abs()
+        mass = ACTIVATION_MAX / 2.0**source * _mass(weight, layer.source) + bias.abs()
         fits_sum = torch.floor(torch.log2(limit / mass.clamp_min(1e-9)))
         fits_weight = torch.floor(torch.log2(WEIGHT_MAX / weight.abs().flatten(1).amax(1).clamp_min(1e-9)))
         weight_digits = torch.minimum(fits_sum, fits_weight).clamp(max=14).to(torch.int32)
@@ -71,7 +71,7 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
             w = torch.round(weight * torch.exp2(weight_digits.double())[:, None, None, None])
             b = torch.round(bias * torch.exp2((weight_digits + source).double()))
             shift = weight_digits + source - target.to(torch.int32)
-            too_large = _bound(w, b, shift) >= EXACT_LIMIT
+            too_large = _bound(w, b, shift, layer.source) >= EXACT_LIMIT
             if not bool(too_large.any()):
                 break
             weight_digits = weight_digits - too_large.to(torch.int32)
@@ -83,10 +83,20 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
     return tensors
 
 
-def _bound(weight: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
+def _bound(weight: Tensor, bias: Tensor, shift: Tensor, source: str) -> Tensor:
     """The largest magnitude that any partial sum of each output channel can take, in units of its last place."""
-    mass = weight.double().abs().flatten(1).sum(1)  # double first: an int16 of -2^15 has no magnitude
-    return ACTIVATION_MAX * mass + bias.double().abs() + torch.exp2(shift.double() - 1)
+    return ACTIVATION_MAX * _mass(weight.double(), source) + bias.double().abs() + torch.exp2(shift.double() - 1)
+
+
+def _mass(weight: Tensor, source: str) -> Tensor:
+    """What multiplies the largest activation in the largest partial sum, added up in any order, of each output.
+
+    What a layer reads is never negative (`Conv`), unless it is `input`: then weights of one sign only add up.
+    """
+    rows = weight.flatten(1)  # in double: an int16 of -2^15 has no magnitude
+    if source == "input":
+        return rows.abs().sum(1)
+    return torch.maximum(rows.clamp_min(0).sum(1), -rows.clamp_max(0).sum(1))
 
 
 def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -98,7 +108,7 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise BadModel(f"the model lacks the tensor {error}") from error
         if weight.shape != layer.weight.shape or not bias.shape == shift.shape == weight.shape[:1]:
             raise BadModel(f"{name}: the model's weights are of the wrong shape")
-        if bool((shift < 1).any()) or bool((_bound(weight, bias, shift) >= EXACT_LIMIT).any()):
+        if bool((shift < 1).any()) or bool((_bound(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
             raise BadModel(f"{name}: the model's weights are not exact")
         highest = PARAMETER_MAX if layer.target == "params" else ACTIVATION_MAX
         exact = IntConv(

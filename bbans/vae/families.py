@@ -80,18 +80,17 @@ def describe(network: Network) -> dict[str, Any]:
 def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     """Load the float weights of a model of the same sizes. Raises `BadModel`.
 
-    A `thumbnail` also begins from a `photo` whose phases have the sizes of its levels: each level takes them over, and
-    residual blocks that it has more than the other stay what they are at first, the identity.
+    Residual blocks that the network has more than the other stay what they are at first, the identity. A `thumbnail`
+    also begins from a `photo` whose phases have the sizes of its levels: each level takes them over.
     """
     parts: list[nn.Module] = [network]
-    more: tuple[str, ...] = ()
     if isinstance(network, ThumbnailVAE) and "enter_d.weight" in weights:
-        parts, more = list(network.levels), ("blocks_",)
+        parts = list(network.levels)
         weights = {name: tensor for name, tensor in weights.items() if name.startswith(("enter_", "blocks_", "head_"))}
     try:
         for part in parts:
             missing, unknown = part.load_state_dict(weights, strict=False)
-            if unknown or not all(name.startswith(more) for name in missing):
+            if unknown or not all(".blocks_" in f".{name}" for name in missing):
                 raise BadModel("the weights to begin from are of a model of another form than the recipe's")
     except RuntimeError as error:
         raise BadModel("the weights to begin from are of a model of other sizes than the recipe's") from error

@@ -25,8 +25,8 @@ class Conv(nn.Conv2d):
 
     Tensors that meet in an addition must have the same scale, so scales have names: `source` is that of the input,
     `target` that of the output and of `add`. Two layers with the same `target` may be added. The name `input` is
-    reserved for integers divided by 64 and `params` for parameters of distributions, whose outputs have each their own
-    `digits` after the binary point.
+    reserved for integers divided by 64, the only ones that a layer reads and that may be negative, and `params` for
+    parameters of distributions, whose outputs have each their own `digits` after the binary point.
     """
 
     def __init__(

@@ -63,6 +63,25 @@ def test_equals_integers_at_the_largest_magnitudes(kernel: int, stride: int, bat
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_equals_integers_where_only_weights_have_signs(kernel: int, stride: int) -> None:
+    """Of activations that are never negative, weights of either sign may sum up to the limit."""
+    (weight, _, shift), _ = largest_layer(kernel, stride)
+    weight = torch.cat([weight, -weight], 1)[:, torch.randperm(18, generator=torch.Generator().manual_seed(2))]
+    mass = torch.maximum(weight.clamp_min(0).flatten(1).sum(1), -weight.clamp_max(0).flatten(1).sum(1))
+    bias = EXACT_LIMIT - 1 - (1 << (shift - 1)) - ACTIVATION_MAX * mass
+    tensors = (weight.to(torch.int16), bias.to(torch.int32), shift.to(torch.int32))
+    layer = IntConv(*tensors, stride=stride, lowest=-(1 << 24), highest=1 << 24)
+    x = torch.full((3, 18, 7, 11), ACTIVATION_MAX)
+    x[1] = ACTIVATION_MAX * (weight[2, :, kernel // 2, kernel // 2] > 0)[:, None, None]
+    x[2].random_(0, ACTIVATION_MAX + 1, generator=torch.Generator().manual_seed(1))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with arithmetic():
+            out = layer(x.float().contiguous(memory_format=layout))
+        assert torch.equal(out.long(), on_integers((weight, bias, shift), x, stride))
+
+
 def test_the_largest_sum_occurs() -> None:
     parts, layer = largest_layer(3, 1)
     x = (ACTIVATION_MAX * parts[0].sign()).float()
