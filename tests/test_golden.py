@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from bbans import zoo
+from bbans import archive, zoo
 from bbans.image.picture import Picture, compress_picture, decompress_picture
 
-from .golden.make import MODEL, PICTURES, VERSION, picture
+from .golden.make import MODEL, PICTURES, THUMBNAILS, VERSION, archived, one, picture, stack
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,22 @@ def test_golden_file(model: zoo.Model, name: str, height: int, width: int, chann
     decoded = decompress_picture(golden, lambda _: model)
     assert np.array_equal(decoded.pixels, pixels)
     assert compress_picture(Picture(pixels, decoded.mode), model)[0] == golden
+
+
+@pytest.mark.parametrize(("mode", "name"), THUMBNAILS.items())
+def test_golden_chains(mode: str, name: str, tmp_path: Path) -> None:
+    """A picture alone, and an archive of two chains."""
+    model = zoo.load(VERSION / name, device="cpu")
+    golden = (VERSION / f"{name}.bbans").read_bytes()
+    assert np.array_equal(decompress_picture(golden, lambda _: model).pixels, one(mode))
+    assert compress_picture(Picture(one(mode), mode), model)[0] == golden
+
+    opened = archive.read(VERSION / f"{name}.bbansa")
+    assert len(opened.groups) == 2
+    archive.extract_array(opened, tmp_path / "pictures.npy", search=VERSION)
+    assert np.array_equal(np.load(tmp_path / "pictures.npy"), stack(mode))
+    archived(mode, model, tmp_path / "again.bbansa")
+    assert (tmp_path / "again.bbansa").read_bytes() == opened.path.read_bytes()
 
 
 def test_the_golden_model_is_found_by_its_id(model: zoo.Model) -> None:

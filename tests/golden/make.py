@@ -1,24 +1,30 @@
-"""Makes the golden files: `python -m tests.golden.make`. Only for a new format version; old golden files stay.
+"""Makes the golden files that are missing: `python -m tests.golden.make`. Those that are there stay.
 
-A tiny model with random weights and files that it wrote freeze the format: its bytes, and what decodes from them.
+Tiny models with random weights and files that they wrote freeze the format: its bytes, and what decodes from them.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from bbans import archive, zoo
+from bbans.image.picture import Picture, compress_picture
+
 HERE = Path(__file__).parent
 VERSION = HERE / "v0"
 MODEL = VERSION / "tiny"
 # name of the file, height, width, channels
 PICTURES = (("photo-rgb", 45, 67, 3), ("photo-grey", 40, 64, 1), ("one-pixel", 1, 1, 3), ("column", 19, 1, 1))
+# names of models for pictures of one size, by mode; each writes an archive and a file of one picture
+THUMBNAILS = {"RGB": "tiny-rgb", "1": "tiny-bilevel"}
+COUNT, HEIGHT, WIDTH = 60, 12, 10  # of the pictures in an archive
 
 
 def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -29,10 +35,24 @@ def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:
     return np.clip(np.abs(smooth - 160) + texture, 0, 255).astype(np.uint8)
 
 
-def main() -> None:
-    """Write the model and the files."""
-    from bbans import zoo
-    from bbans.image.picture import Picture, compress_picture
+def stack(mode: str) -> NDArray[Any]:
+    """Pictures cut from a large one: uint8 [COUNT, HEIGHT, WIDTH, 3] of mode RGB, bool [COUNT, HEIGHT, WIDTH] of 1."""
+    large = picture(COUNT * HEIGHT, WIDTH, 3 if mode == "RGB" else 1).reshape(COUNT, HEIGHT, WIDTH, -1)
+    return large[..., 0] > 90 if mode == "1" else large
+
+
+def one(mode: str) -> NDArray[np.uint8]:
+    """The first picture of `stack`: [HEIGHT, WIDTH, channels]."""
+    return stack(mode)[0].reshape(HEIGHT, WIDTH, -1).astype(np.uint8)
+
+
+def archived(mode: str, model: zoo.Model, file: Path) -> None:
+    """Write `stack(mode)` in two groups."""
+    archive.create(file, [stack(mode)], model=model, group=COUNT // 2)
+
+
+def write_model(folder: Path) -> None:
+    """A `photo` model."""
     from bbans.train.data import Mix
     from bbans.train.export import export
     from bbans.train.tasks import PhotoTask
@@ -40,18 +60,67 @@ def main() -> None:
 
     torch.manual_seed(0)
     config = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1))
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "calibration.png"
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "calibration.png"
         Image.fromarray(picture(96, 96, 3)).save(source)
-        export(PhotoVAE(config), PhotoTask(config, [source], [], Mix(), levels=3), MODEL)
-    (MODEL / zoo.FLOAT_WEIGHTS).unlink()
-    model = zoo.load(MODEL)
+        export(PhotoVAE(config), PhotoTask(config, [source], [], Mix(), levels=3), folder)
+
+
+def write_thumbnail_model(folder: Path, mode: str) -> None:
+    """A `thumbnail` model with latents of both layers."""
+    from bbans.train.export import export
+    from bbans.train.stacks import Deck
+    from bbans.train.tasks import ThumbnailTask
+    from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
+
+    samples, depth = (3, 8) if mode == "RGB" else (1, 1)
+    sizes = ThumbnailConfig(
+        height=HEIGHT,
+        width=WIDTH,
+        samples=samples,
+        depth=depth,
+        levels=2,
+        channels=8,
+        hidden=4,
+        mixtures=2,
+        blocks=(1, 1, 1),
+        top=8,
+        latents=(3, 2),
+    )
+    torch.manual_seed(0)
+    network = ThumbnailVAE(sizes)
+    with torch.no_grad():
+        for weights in network.parameters():  # those that begin as zeros too
+            weights.add_(0.05 * torch.randn_like(weights))
+    pictures = stack(mode).reshape(COUNT, HEIGHT, WIDTH, samples) * np.uint8(255 if mode == "1" else 1)
+    export(network, ThumbnailTask(sizes, pictures, pictures, Deck()), folder)
+
+
+def main() -> None:
+    """Write the models and files that are missing."""
+
+    def model(name: str) -> zoo.Model:
+        folder = VERSION / name
+        if not folder.exists():
+            if name == MODEL.name:
+                write_model(folder)
+            else:
+                write_thumbnail_model(folder, next(mode for mode, of in THUMBNAILS.items() if of == name))
+            (folder / zoo.FLOAT_WEIGHTS).unlink()
+        return zoo.load(folder, device="cpu")
+
+    def write(name: str, pixels: NDArray[np.uint8], mode: str, of: zoo.Model) -> None:
+        file = VERSION / f"{name}.bbans"
+        if not file.exists():
+            file.write_bytes(compress_picture(Picture(pixels, mode), of)[0])
+
     for name, height, width, channels in PICTURES:
-        pixels = picture(height, width, channels)
-        data, _ = compress_picture(Picture(pixels, "RGB" if channels == 3 else "L"), model)
-        (VERSION / f"{name}.bbans").write_bytes(data)
+        write(name, picture(height, width, channels), "RGB" if channels == 3 else "L", model(MODEL.name))
+    for mode, name in THUMBNAILS.items():
+        write(name, one(mode), mode, model(name))
+        if not (VERSION / f"{name}.bbansa").exists():
+            archived(mode, model(name), VERSION / f"{name}.bbansa")
 
 
 if __name__ == "__main__":
-    shutil.rmtree(VERSION, ignore_errors=True)
     main()
