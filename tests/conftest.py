@@ -106,7 +106,8 @@ def random_pixels() -> Iterator[Callable[..., np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Folders of exported `photo` models of random weights, by their number of latents: 0 and 2."""
+    """Folders of exported `photo` models of random weights, by their number of latents: 0 and 2. That of 2 has networks
+    of its own for the finest level."""
     import torch
     from PIL import Image
 
@@ -125,16 +126,25 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     for latents in (0, 2):
         with torch.random.fork_rng():
             torch.manual_seed(latents)
-            sizes = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=latents, regional=8, blocks=(1, 1, 1))
+            sizes = PhotoConfig(
+                channels=8,
+                hidden=4,
+                mixtures=2,
+                latents=latents,
+                regional=8,
+                blocks=(1, 1, 1),
+                distinct=2 if latents else 1,
+            )
             model = channels_last(PhotoVAE(sizes))  # as in training
             with torch.no_grad():
                 for weights in model.parameters():
                     weights.add_(0.05 * torch.randn_like(weights))
-                for head in (model.head_d, model.head_b, model.head_e):
-                    for out in head.out:
-                        out.bias[-sizes.mixtures :] = 3.5  # log2 of the scales: no pixel is quite improbable
-                if latents:
-                    model.posterior.bias[latents:] = -3.0  # narrow posteriors
+                for level in model.levels:
+                    for head in (level.head_d, level.head_b, level.head_e):
+                        for out in head.out:
+                            out.bias[-sizes.mixtures :] = 3.5  # log2 of the scales: no pixel is quite improbable
+                    if latents:
+                        level.posterior.bias[latents:] = -3.0  # narrow posteriors
             export(model, PhotoTask(sizes, pictures, [], Mix(), levels=2), folder / str(latents))
     return {latents: folder / str(latents) for latents in (0, 2)}
 

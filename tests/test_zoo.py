@@ -63,18 +63,18 @@ def test_weights_that_are_no_model(tmp_path: Path, changed) -> None:
     with pytest.raises(BadModel, match="lacks"):
         zoo.load(changed(tables__edges=None))
     with pytest.raises(BadModel, match="lacks the tensor"):
-        zoo.load(changed(region__0__bias=None))
+        zoo.load(changed(levels__0__region__0__bias=None))
     (tmp_path / zoo.WEIGHTS).write_bytes(b"weights")
     with pytest.raises(BadModel, match="not a bbans model"):
         zoo.load(tmp_path)
 
 
 def test_tampered_weights_are_refused(tiny_models: Folders, changed) -> None:
-    weight = load_file(tiny_models[2] / zoo.WEIGHTS)["enter_d.weight"]
-    with pytest.raises(BadModel, match="enter_d: the model's weights are not exact"):
-        zoo.load(changed(enter_d__weight=np.full_like(weight, 3000)))
+    weight = load_file(tiny_models[2] / zoo.WEIGHTS)["levels.0.enter_d.weight"]
+    with pytest.raises(BadModel, match="levels.0.enter_d: the model's weights are not exact"):
+        zoo.load(changed(levels__0__enter_d__weight=np.full_like(weight, 3000)))
     with pytest.warns(RuntimeWarning), pytest.raises(InexactDevice):  # exact, but not the model it was
-        zoo.load(changed(enter_d__weight=np.roll(weight, 1, axis=0) // 4))
+        zoo.load(changed(levels__0__enter_d__weight=np.roll(weight, 1, axis=0) // 4))
 
 
 def test_a_model_that_cannot_be_read_does_not_hide_the_others(

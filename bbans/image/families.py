@@ -28,7 +28,7 @@ def pictures_codec(network: Network, tables: Tables, shape: tuple[int, int, int,
     size = (height, width)
     if isinstance(network, ThumbnailVAE):
         return _Thumbnail(network, tables, count).pictures()
-    return _Photo(network, tables, channels).pictures(size, finest=True)
+    return _Photo(network, tables, channels).pictures(size)
 
 
 class _Photo:
@@ -37,16 +37,18 @@ class _Photo:
     def __init__(self, network: PhotoVAE, tables: Tables, channels: int) -> None:
         self.net, self.tables, self.planes = network, tables, Planes(tables, SAMPLES, channels)
 
-    def pictures(self, size: Size, *, finest: bool = False) -> Codec:
+    def pictures(self, size: Size, depth: int = 0) -> Codec:
+        """Of a level's pictures; depth: of the level, 0 is the finest."""
         height, width = size
         if not level_count(height, width):
             return self.planes.raw(height, width, next(self.net.buffers()))
-        coarse = self.pictures((-(-height // 2), -(-width // 2)))
-        return of_phases(dependent(coarse, lambda c: self._level(c, size, finest)), size)
+        coarse = self.pictures((-(-height // 2), -(-width // 2)), depth + 1)
+        return of_phases(dependent(coarse, lambda c: self._level(c, size, depth)), size)
 
-    def _level(self, c: Tensor, size: Size, finest: bool) -> Codec:
+    def _level(self, c: Tensor, size: Size, depth: int) -> Codec:
         """p(z) p(D | C, z) p(B | C, D, z) by bits back, then p(E | C, D, B); q(z | C, D, B)."""
-        net, level = self.net, LevelCodec(self.planes, self.net, c, size)
+        net = self.net.level(depth)
+        level = LevelCodec(self.planes, net, c, size)
         regions = net.regions(level.see_c)
         layer = Layer(self.tables, net.config.latents, (regions.shape[-2], regions.shape[-1]))
 
@@ -59,7 +61,7 @@ class _Photo:
             return layer.posterior(net.infer(level.see_c, see_d, see_b))
 
         def e_given(d_b: tuple[Tensor, Tensor]) -> Codec:
-            return level.e(d_b, enlarge(net.condition_e(regions), REGION, c), grows=finest)
+            return level.e(d_b, enlarge(net.condition_e(regions), REGION, c), grows=not depth)
 
         if not net.config.latents:
             return dependent(d_b(None), e_given)

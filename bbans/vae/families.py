@@ -45,6 +45,8 @@ def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int, keep: Ke
     return thumbnail_bits(model, planes, keep=keep)
 
 
+PHASE_PARTS = ("enter_", "blocks_", "head_")  # what the names of the networks of `bbans.vae.phases` begin with
+
 FAMILIES = {
     family.name: family
     for family in (
@@ -80,16 +82,23 @@ def describe(network: Network) -> dict[str, Any]:
 def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     """Load the float weights of a model of the same sizes. Raises `BadModel`.
 
-    Residual blocks that the network has more than the other stay what they are at first, the identity. A `thumbnail`
-    also begins from a `photo` whose phases have the sizes of its levels: each level takes them over.
+    Residual blocks that the network has more than the other stay what they are at first, the identity. Levels that it
+    has more begin as the other's coarsest. A `thumbnail` also begins from a `photo` whose phases have the sizes of its
+    own, level by level.
     """
-    parts: list[nn.Module] = [network]
-    if isinstance(network, ThumbnailVAE) and "enter_d.weight" in weights:
-        parts = list(network.levels)
-        weights = {name: tensor for name, tensor in weights.items() if name.startswith(("enter_", "blocks_", "head_"))}
+    parts: list[tuple[nn.Module, Mapping[str, Tensor]]] = [(network, weights)]
+    if "levels.0.region.0.weight" in weights:  # of a photo
+        parts, begun = [], {}
+        for number, level in enumerate(network.levels):
+            prefix = f"levels.{number}."
+            named = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
+            if isinstance(network, ThumbnailVAE):
+                named = {name: x for name, x in named.items() if name.startswith(PHASE_PARTS)}
+            begun = named or begun
+            parts.append((level, begun))
     try:
-        for part in parts:
-            missing, unknown = part.load_state_dict(weights, strict=False)
+        for part, known in parts:
+            missing, unknown = part.load_state_dict(known, strict=False)
             if unknown or not all(".blocks_" in f".{name}" for name in missing):
                 raise BadModel("the weights to begin from are of a model of another form than the recipe's")
     except RuntimeError as error:

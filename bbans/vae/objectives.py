@@ -114,16 +114,16 @@ def photo_bits(
     """
     x, bits = ycocg.float(), Bits()
     for level in range(1, levels + 1):
-        views = Views.of(x)
-        regions = model.regions(views.see_c)
+        views, nets = Views.of(x), model.level(level - 1)
+        regions = nets.regions(views.see_c)
         kl, z = views.c.new_zeros(len(x)), None
         if model.config.latents:
-            z, elements = latent_bits(model.infer(views.see_c, views.see_d, views.see_b))
+            z, elements = latent_bits(nets.infer(views.see_c, views.see_d, views.see_b))
             keep(f"kl{level}", elements)
             kl = elements.sum((1, 2, 3))
-        told_d, told_b = (enlarge(told, REGION, views.c) for told in model.condition(regions, z))
-        told_e = enlarge(model.condition_e(regions), REGION, views.c)
-        phases = level_bits(model, views, (told_d, told_b, told_e), samples=1 if grey else 3)
+        told_d, told_b = (enlarge(told, REGION, views.c) for told in nets.condition(regions, z))
+        told_e = enlarge(nets.condition_e(regions), REGION, views.c)
+        phases = level_bits(nets, views, (told_d, told_b, told_e), samples=1 if grey else 3)
         bits |= {f"{phase}{level}": v for phase, v in zip(PHASES, phases, strict=True)} | {f"kl{level}": kl}
         x = views.c
     return bits, x

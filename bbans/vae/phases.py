@@ -94,7 +94,7 @@ class Phases(nn.Module):
     """
 
     def __init__(
-        self, samples: int, channels: int, hidden: int, mixtures: int, blocks: tuple[int, ...], level: str = ""
+        self, samples: int, channels: int, hidden: int, mixtures: int, blocks: tuple[int, ...], level: str
     ) -> None:
         super().__init__()
         c, (nd, nb, ne) = channels, blocks

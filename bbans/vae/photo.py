@@ -1,8 +1,9 @@
 """`photo`: a coarse-to-fine lattice model with regional stochastic latents, for pictures of any size.
 
-A level (see `bbans.vae.phases`) codes p(z) p(D | C, z) p(B | C, D, z) p(E | C, D, B); then C is split in turn, by the
-same networks. z is a few channels at 1/8 of C's size; its posterior sees C, D and B. E neither sees z nor is seen by
-its posterior, so that E can be pushed before z is popped and supply the initial bits.
+A level (see `bbans.vae.phases`) codes p(z) p(D | C, z) p(B | C, D, z) p(E | C, D, B); then C is split in turn. z is a
+few channels at 1/8 of C's size; its posterior sees C, D and B. E neither sees z nor is seen by its posterior, so that E
+can be pushed before z is popped and supply the initial bits. The finest levels may have networks of their own; all that
+are coarser share theirs.
 
 The methods below are the topology, once: they run on real numbers while training and, after `bbans.exact` has
 replaced every `Conv`, on integers.
@@ -11,6 +12,7 @@ replaced every `Conv`, on integers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,10 @@ SAMPLES = 3  # Y, Co, Cg
 
 @dataclass(frozen=True)
 class PhotoConfig:
-    """Sizes of the networks. `latents` may be 0: the same model without stochastic latents."""
+    """Sizes of the networks. `latents` may be 0: the same model without stochastic latents.
+
+    distinct: how many levels' networks there are: those of the finest levels, the last for all coarser ones too.
+    """
 
     channels: int = 64
     hidden: int = 32
@@ -33,6 +38,7 @@ class PhotoConfig:
     latents: int = 8
     regional: int = 48
     blocks: tuple[int, int, int] = (2, 1, 2)
+    distinct: int = 1
 
     def __post_init__(self) -> None:
         """Raises `BadModel` for sizes that make no network."""
@@ -41,29 +47,17 @@ class PhotoConfig:
             raise BadModel(f"latents: at least 0, not {self.latents}")
 
 
-class PhotoVAE(Phases):
-    """The networks of one level; every level uses the same."""
+class PhotoVAE(nn.Module):
+    """The networks of all levels."""
 
     def __init__(self, config: PhotoConfig) -> None:
-        super().__init__(SAMPLES, config.channels, config.hidden, config.mixtures, config.blocks)
+        super().__init__()
         self.config = config
-        c, r, zc = config.channels, config.regional, config.latents
+        self.levels = nn.ModuleList(PhotoLevel(config, f"{level}.") for level in range(1, config.distinct + 1))
 
-        def pyramid(name: str, channels_in: int) -> nn.Sequential:
-            return nn.Sequential(
-                Conv(channels_in, r // 2, 3, stride=2, source="input", target=f"{name}.1"),
-                Conv(r // 2, r, 3, stride=2, source=f"{name}.1", target=f"{name}.2"),
-                Conv(r, r, 3, stride=2, source=f"{name}.2", target=f"{name}.3"),
-            )
-
-        self.region = pyramid("region", 6)
-        if zc:
-            self.encoder = pyramid("encoder", 12)
-            self.posterior = posterior(r, zc, source="encoder.3")
-            self.from_latent = Conv(zc, r, 1, source="input", target="decoder", relu=False)
-        self.from_region = Conv(r, r, 3, source="region.3", target="decoder")
-        self.bias_db = Conv(r, 2 * c, 1, source="decoder", target="db", relu=False)
-        self.bias_e = Conv(r, c, 1, source="region.3", target="e", relu=False)
+    def level(self, level: int) -> PhotoLevel:
+        """The networks of a level; 0 is the finest."""
+        return cast(PhotoLevel, self.levels[min(level, self.config.distinct - 1)])
 
     def probe_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
         """Shapes, without the batch, of the inputs of `probe`, for C of this size."""
@@ -72,10 +66,39 @@ class PhotoVAE(Phases):
         return [*sizes, (self.config.latents, *regions)]
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
-        """Everything these networks put out for given inputs: what a self-test compares between machines.
+        """Everything the networks put out for given inputs: what a self-test compares between machines.
 
         c: [N, 6, h, w]; d, b: [N, 3, h, w]; z: [N, latents, ceil(h/8), ceil(w/8)].
         """
+        return [out for level in self.levels for out in cast(PhotoLevel, level).probe(c, d, b, z)]
+
+
+class PhotoLevel(Phases):
+    """The networks of one level. name: what the names of their scales begin with."""
+
+    def __init__(self, config: PhotoConfig, name: str) -> None:
+        super().__init__(SAMPLES, config.channels, config.hidden, config.mixtures, config.blocks, level=name)
+        self.config = config
+        c, r, zc = config.channels, config.regional, config.latents
+
+        def pyramid(part: str, channels_in: int) -> nn.Sequential:
+            return nn.Sequential(
+                Conv(channels_in, r // 2, 3, stride=2, source="input", target=f"{name}{part}.1"),
+                Conv(r // 2, r, 3, stride=2, source=f"{name}{part}.1", target=f"{name}{part}.2"),
+                Conv(r, r, 3, stride=2, source=f"{name}{part}.2", target=f"{name}{part}.3"),
+            )
+
+        self.region = pyramid("region", 6)
+        if zc:
+            self.encoder = pyramid("encoder", 12)
+            self.posterior = posterior(r, zc, source=f"{name}encoder.3")
+            self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=False)
+        self.from_region = Conv(r, r, 3, source=f"{name}region.3", target=f"{name}decoder")
+        self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)
+        self.bias_e = Conv(r, c, 1, source=f"{name}region.3", target=f"{name}e", relu=False)
+
+    def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
+        """The posterior's parameters, and those of each phase and channel; the inputs are those of the whole."""
         regions = self.regions(c)
         tell_d, tell_b = self.condition(regions, z if self.config.latents else None)
         h_d = self.features_d(c, enlarge(tell_d, REGION, c))

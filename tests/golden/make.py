@@ -59,7 +59,7 @@ def write_model(folder: Path) -> None:
     from bbans.vae.photo import PhotoConfig, PhotoVAE
 
     torch.manual_seed(0)
-    config = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1))
+    config = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1), distinct=2)
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "calibration.png"
         Image.fromarray(picture(96, 96, 3)).save(source)

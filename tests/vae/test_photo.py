@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from bbans.vae import lattice
+from bbans.vae.families import begin_from
 from bbans.vae.layers import Conv, Residual
 from bbans.vae.objectives import photo_bits
 from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
 
-CONFIG = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=3, regional=8, blocks=(1, 1, 1))
+CONFIG = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=3, regional=8, blocks=(1, 1, 1), distinct=2)
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +38,25 @@ def pictures(h: int, w: int) -> Tensor:
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 9), (8, 8), (17, 5)])
 def test_every_map_has_the_size_of_c(model: PhotoVAE, h: int, w: int) -> None:
-    posterior, *params = model.probe(*maps(h, w))
+    both = model.probe(*maps(h, w))
+    posterior, *params = both[:10]
+    assert len(both) == 20
     assert posterior.shape == (2, 2 * CONFIG.latents, -(-h // REGION), -(-w // REGION))
     assert len(params) == 9 and all(p.shape == (2, 3 * CONFIG.mixtures, h, w) for p in params)
 
 
 def test_only_d_and_b_see_the_latents(model: PhotoVAE) -> None:
     c, d, b, z = maps(9, 7)
-    before, after = model.probe(c, d, b, z), model.probe(c, d, b, z + 1)
+    level = model.level(1)
+    before, after = level.probe(c, d, b, z), level.probe(c, d, b, z + 1)
     posterior, *phases = (torch.equal(x, y) for x, y in zip(before, after, strict=True))
     assert posterior and phases == [False] * 6 + [True] * 3
 
 
 def test_d_does_not_see_the_phases_after_it(model: PhotoVAE) -> None:
     c, d, b, z = maps(9, 7)
-    before, after = model.probe(c, d, b, z), model.probe(c, d, b + 1, z)
+    level = model.level(1)
+    before, after = level.probe(c, d, b, z), level.probe(c, d, b + 1, z)
     posterior, *phases = (torch.equal(x, y) for x, y in zip(before, after, strict=True))
     assert not posterior and phases == [True] * 6 + [False] * 3
 
@@ -59,6 +67,32 @@ def test_every_scale_has_one_meaning(model: PhotoVAE) -> None:
     assert {layer.source for layer in layers.values()} <= targets | {"input"} and "input" not in targets
     for layer in layers.values():
         assert len(layer.digits) == (layer.out_channels if layer.target == "params" else 0)
+
+
+def test_the_coarsest_networks_are_those_of_all_coarser_levels(model: PhotoVAE) -> None:
+    assert model.level(0) is model.levels[0] and model.level(1) is model.level(5) is model.levels[1]
+    x = pictures(32, 32)
+    bits = []
+    for changed in (model, copy.deepcopy(model)):
+        if bits:
+            changed.levels[1].head_e.out[0].bias += 1
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            bits.append(photo_bits(changed, x, levels=3)[0])
+    same = {name for name in bits[0] if torch.equal(bits[0][name], bits[1][name])}
+    assert bits[0].keys() - same == {"e2", "e3"}
+
+
+def test_levels_of_their_own_begin_as_the_shared_ones(model: PhotoVAE) -> None:
+    shared = PhotoVAE(replace(CONFIG, distinct=1)).requires_grad_(False)
+    begun = PhotoVAE(replace(CONFIG, distinct=3, blocks=(1, 2, 1)))
+    begin_from(begun, shared.state_dict())
+    for level in begun.levels:
+        for name, tensor in shared.levels[0].state_dict().items():
+            assert torch.equal(level.state_dict()[name], tensor)
+    again = PhotoVAE(CONFIG)
+    begin_from(again, model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
 def test_a_block_starts_as_the_identity() -> None:

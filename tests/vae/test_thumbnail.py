@@ -99,9 +99,10 @@ def test_the_phases_of_a_photo_model_begin_the_levels() -> None:
     photo = PhotoVAE(PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1)))
     made = ThumbnailVAE(replace(SIZES, blocks=(1, 2, 1)))
     families.begin_from(made, photo.state_dict())
+    shared = photo.levels[0].state_dict()
     for level in made.levels:
         begun = level.state_dict()
-        assert all(torch.equal(begun[name], photo.state_dict()[name]) for name in begun if "blocks_b.1" not in name)
+        assert all(torch.equal(begun[name], shared[name]) for name in begun if "blocks_b.1" not in name)
         assert not begun["blocks_b.1.second.weight"].any()
     with pytest.raises(BadModel, match="other sizes"):
         families.begin_from(ThumbnailVAE(GREY), photo.state_dict())
