@@ -1,4 +1,5 @@
-"""The yardsticks' test sets: where they are, and how they become pictures. Test sets are for measuring only.
+"""The yardsticks' test sets: where they are, and how they become pictures. Test sets are for measuring only; what is
+to be chosen is chosen on pictures of the training sets that no model was trained on.
 
 Knows files below the data folder; knows nothing of models.
 """
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +54,20 @@ class TestSet:
         return [Picture(pixels, self.mode) for pixels in self.pixels]
 
 
-def _mnist() -> TestSet:
-    return TestSet("mnist", "L", _images(common.DATA / "mnist" / "test.npz")[..., None])
+def _mnist(part: str) -> TestSet:
+    return TestSet("mnist", "L", _images(common.DATA / "mnist" / f"{part}.npz")[..., None])
 
 
-def _mnist_binary() -> TestSet:
-    return TestSet("mnist-binary", "1", binarise(_mnist().pixels, np.random.default_rng(BINARY_SEED)))
+def _mnist_binary(part: str) -> TestSet:
+    return TestSet("mnist-binary", "1", binarise(_mnist(part).pixels, np.random.default_rng(BINARY_SEED)))
 
 
-def _cifar10() -> TestSet:
+def _cifar10(part: str) -> TestSet:
     """From `test.npz`, or else put together from the strips, into the folder BBANS_CIFAR10 or for this once."""
     kept = os.environ.get("BBANS_CIFAR10")
     for folder in (common.DATA / "cifar10", *([Path(kept)] if kept else ())):
-        if (folder / "test.npz").is_file():
-            return TestSet("cifar10", "RGB", _images(folder / "test.npz"))
+        if (folder / f"{part}.npz").is_file():
+            return TestSet("cifar10", "RGB", _images(folder / f"{part}.npz"))
     script = common.DATA / "decode_cifar10.py"
     if not script.is_file():
         raise Absent(f"{common.DATA / 'cifar10' / 'test.npz'}, {script}: neither is here; nor does BBANS_CIFAR10 help")
@@ -75,11 +77,21 @@ def _cifar10() -> TestSet:
         done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
         if done.returncode:
             raise Absent(f"{script} failed: {done.stderr.strip()}")
-        return TestSet("cifar10", "RGB", _images(folder / "test.npz"))
+        return TestSet("cifar10", "RGB", _images(folder / f"{part}.npz"))
 
 
-SETS: dict[str, Callable[[], TestSet]] = {"mnist-binary": _mnist_binary, "mnist": _mnist, "cifar10": _cifar10}
+_PARTS: dict[str, Callable[[str], TestSet]] = {"mnist-binary": _mnist_binary, "mnist": _mnist, "cifar10": _cifar10}
+SETS: dict[str, Callable[[], TestSet]] = {name: partial(of, "test") for name, of in _PARTS.items()}
 """Each by its name, which is that of its model, too. Raise `Absent`."""
+
+HELD_OUT = 5000
+"""Pictures at the end of each training set that our models were not trained on: `hold_out` of their recipes."""
+
+
+def held_out(name: str) -> TestSet:
+    """Those pictures, for choices. Raises `Absent`."""
+    whole = _PARTS[name]("train")
+    return TestSet(name, whole.mode, whole.pixels[-HELD_OUT:])
 
 
 def _images(path: Path) -> Pixels:

@@ -88,7 +88,8 @@ def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     """
     parts: list[tuple[nn.Module, Mapping[str, Tensor]]] = [(network, weights)]
     if "levels.0.region.0.weight" in weights:  # of a photo
-        parts, begun = [], {}
+        parts = []
+        begun: dict[str, Tensor] = {}
         for number, level in enumerate(network.levels):
             prefix = f"levels.{number}."
             named = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}

@@ -91,7 +91,10 @@ def test_a_run_that_was_cut_off_goes_on(files: list[Path], tmp_path: Path) -> No
     assert not torch.equal(first["ema"]["levels.0.enter_d.weight"], last["ema"]["levels.0.enter_d.weight"])
 
     again = train(RECIPE, task(files), tmp_path, device=CPU)  # there is nothing left to do
-    assert torch.equal(again.levels[0].enter_d.weight, last["ema"]["levels.0.enter_d.weight"]) and saved(tmp_path)["step"] == RECIPE.steps
+    assert (
+        torch.equal(again.levels[0].enter_d.weight, last["ema"]["levels.0.enter_d.weight"])
+        and saved(tmp_path)["step"] == RECIPE.steps
+    )
 
 
 def test_a_half_written_checkpoint_is_no_checkpoint(files: list[Path], tmp_path: Path) -> None:
