@@ -102,13 +102,13 @@ class Speed:
     decompress: float
 
 
-def coded(images: TestSet, model: zoo.Model, jobs: int, group: int = GROUP) -> Coded:
+def coded(images: TestSet, model: zoo.Model, jobs: int, group: int | None = None) -> Coded:
     """From an array in memory to an archive on disk, and back to an array on disk, loading the model included."""
     array = images.array
     with tempfile.TemporaryDirectory() as folder:
         file, back = Path(folder) / "set.bbansa", Path(folder) / "set.npy"
         begin = perf_counter()
-        report = archive.create(file, array, model=model.path, group=group, jobs=jobs)
+        report = archive.create(file, array, model=model.path, group=group or GROUP, jobs=jobs)
         written = perf_counter()
         archive.extract_array(archive.read(file), back, jobs=jobs, search=model.path)
         end = perf_counter()

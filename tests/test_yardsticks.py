@@ -131,3 +131,20 @@ def test_a_plot_is_a_png(bench, tmp_path: Path) -> None:
     found = yardsticks.Results("mnist", "00", 10, 1000, bits, archives, alone, [], [], 10, {})
     assert yardsticks.plot(found, tmp_path / "new" / "plot.png")
     assert (tmp_path / "new" / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_groups_are_measured_on_training_pictures(
+    bench, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import groups
+
+    monkeypatch.setattr(groups, "SIZES", (2, 3))
+    monkeypatch.setattr(groups, "COUNT", 5)
+    monkeypatch.setenv("BBANS_MODELS", str(models))
+    save(tmp_path / "mnist" / "train.npz", 8, 8, 12)
+    arguments = ["mnist", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(groups.main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    small, large = json.loads((tmp_path / "out" / "groups.json").read_text())["mnist"]
+    assert (small["group"], large["group"]) == (2, 3) and small["total"] > large["total"] > 0
+    assert CliRunner().invoke(groups.main, ["cifar10"], catch_exceptions=False).output.startswith("cifar10 is skipped")
