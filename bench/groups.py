@@ -31,11 +31,11 @@ def one_picture(images: TestSet, model: zoo.Model, group: int) -> float:
         file = Path(folder) / "set.bbansa"
         archive.create(file, images.first(group).array, model=model)
         opened = archive.read(file)
-        name = opened.entries[-1].name
+        *_, last = opened.entries
         seconds = []
         for run in range(RUNS):
             begin = perf_counter()
-            archive.extract_array(opened, Path(folder) / f"{run}.npy", [name], search=model.path)
+            archive.extract_array(opened, Path(folder) / f"{run}.npy", [last.name], search=model.path)
             seconds.append(perf_counter() - begin)
     return statistics.median(seconds)
 
