@@ -48,8 +48,8 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
 def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]:
     """Integer weights, biases and shifts of every `Conv`, as tensors to be saved.
 
-    Each output channel gets the finest weights for which no partial sum can reach 2^24 (see `_bound`), so a network
-    that can't be exact can't be made. digits: of each named scale, as by `calibrate`.
+    Each output channel gets the finest weights for which no partial sum can reach 2^24 (see `largest_sum`), so a
+    network that can't be exact can't be made. digits: of each named scale, as by `calibrate`.
     """
     tensors: dict[str, Tensor] = {}
     for name, layer in network.named_modules():
@@ -71,7 +71,7 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
             w = torch.round(weight * torch.exp2(weight_digits.double())[:, None, None, None])
             b = torch.round(bias * torch.exp2((weight_digits + source).double()))
             shift = weight_digits + source - target.to(torch.int32)
-            too_large = _bound(w, b, shift, layer.source) >= EXACT_LIMIT
+            too_large = largest_sum(w, b, shift, layer.source) >= EXACT_LIMIT
             if not bool(too_large.any()):
                 break
             weight_digits = weight_digits - too_large.to(torch.int32)
@@ -83,7 +83,7 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
     return tensors
 
 
-def _bound(weight: Tensor, bias: Tensor, shift: Tensor, source: str) -> Tensor:
+def largest_sum(weight: Tensor, bias: Tensor, shift: Tensor, source: str) -> Tensor:
     """The largest magnitude that any partial sum of each output channel can take, in units of its last place."""
     return ACTIVATION_MAX * _mass(weight.double(), source) + bias.double().abs() + torch.exp2(shift.double() - 1)
 
@@ -108,7 +108,7 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise BadModel(f"the model lacks the tensor {error}") from error
         if weight.shape != layer.weight.shape or not bias.shape == shift.shape == weight.shape[:1]:
             raise BadModel(f"{name}: the model's weights are of the wrong shape")
-        if bool((shift < 1).any()) or bool((_bound(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
+        if bool((shift < 1).any()) or bool((largest_sum(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
             raise BadModel(f"{name}: the model's weights are not exact")
         highest = PARAMETER_MAX if layer.target == "params" else ACTIVATION_MAX
         exact = IntConv(
@@ -118,6 +118,8 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             stride=layer.stride[0],
             lowest=0 if layer.relu else -highest,
             highest=highest,
+            source=layer.source,
+            digits=layer.digits,
         )
         parent_name, _, child = name.rpartition(".")
         setattr_child(network.get_submodule(parent_name), child, exact)

@@ -23,19 +23,53 @@ class IntConv(nn.Module):
     """`clamp(floor(conv(x) / 2^shift + 1/2) + add)` on integers in a float tensor; call it as a `Conv`.
 
     weight: int16 [out, in, k, k]; bias: int32 [out]; shift: int32 [out], the power of two that divides each output.
-    lowest, highest: the range that outputs are clamped to.
+    lowest, highest: the range that outputs are clamped to. source, digits: of the `Conv` that it replaces.
     """
 
     weight: Tensor
     bias: Tensor
+    shift: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, *, stride: int, lowest: int, highest: int) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        shift: Tensor,
+        *,
+        stride: int,
+        lowest: int,
+        highest: int,
+        source: str = "input",
+        digits: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         power = torch.exp2(-shift.double())
         self.register_buffer("weight", (weight.double() * power[:, None, None, None]).float())
         self.register_buffer("bias", (bias.double() * power + 0.5).float())
+        self.register_buffer("shift", shift)
         self.stride, self.padding = stride, weight.shape[-1] // 2
         self.lowest, self.highest = lowest, highest
+        self.source, self.digits = source, digits
+
+    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight, bias and shift as int64 on the CPU."""
+        power = torch.exp2(self.shift.cpu().double())
+        weight = self.weight.cpu().double() * power[:, None, None, None]
+        bias = (self.bias.cpu().double() - 0.5) * power
+        return weight.to(torch.int64), bias.to(torch.int64), self.shift.cpu().to(torch.int64)
+
+    def with_integers(self, weight: Tensor, bias: Tensor, shift: Tensor) -> IntConv:
+        """The same layer with others."""
+        return IntConv(
+            weight,
+            bias,
+            shift,
+            stride=self.stride,
+            lowest=self.lowest,
+            highest=self.highest,
+            source=self.source,
+            digits=self.digits,
+        )
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         y = self._convolve(x).floor_()

@@ -3,8 +3,9 @@
 Knows messages, their lanes and what must be told the decoder; how a model codes pictures is `bbans.image.families`.
 Knows nothing of files, headers or checksums.
 
-The payload of a tile of `photo`: varint latent bits (0: coded without latents) + 16 x number of doublings; varints of
-the lane schedule (see `lanes`); the message, folded to one head, as little-endian words. Of a chain, and of every tile
+The payload of a tile of `photo`: varint latent bits (0: coded without latents) + 16 x number of doublings + 512 if the
+networks are tuned; varints of the lane schedule (see `lanes`); the message, folded to one head, as little-endian words,
+whose last symbols are the steps of the tuning. Of a chain, and of every tile
 of `thumbnail`: varint number of batches; for each, in the order of pushing, varint of its pictures and a byte, latent
 bits + 16 x log2 of the lanes; the message. A chain's first batch is one picture, which pays the initial bits; those
 after it are as large as the bits on the message allow, so that the networks work on many at once.
@@ -15,6 +16,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,20 +27,25 @@ from torch import Tensor
 from bbans.ans import Message
 from bbans.codecs.core import Codec
 from bbans.codecs.latent import MAX_BITS
-from bbans.errors import BadFile, BadImage, OutOfBits
+from bbans.errors import BadFile, BadImage, BadModel, OutOfBits
 from bbans.exact.layers import arithmetic
+from bbans.exact.tuning import tuned
+from bbans.image import tuning
 from bbans.image.families import pictures_codec
 from bbans.image.fields import read_varint, write_varint
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand
 from bbans.vae import lattice
 from bbans.vae.families import picture_planes, sampling
+from bbans.vae.photo import PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Model
 
 PADDING_SEED = 0xBBA5
 MAX_BATCH_DIMS = 1 << 18  # samples that go through the networks together in a chain; decoders refuse more
 CHAIN_BITS = (8, 6, 5, 4, 3, 0)  # of a batch's latents: 8 unless that needs padding, else what makes the chain shortest
+DEFAULT_EFFORT = 5
+TUNED = 512
 WORDS_FOR_A_LANE = 5.5  # on the message, before a chain has a lane: 2.2 go into its head, the rest is for latents
 
 
@@ -64,9 +72,24 @@ def takes(model: Model, height: int, width: int, mode: str) -> bool:
 # -- tiles -------------------------------------------------------------------------------------------------------------
 
 
-def encode_tile(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False) -> tuple[bytes, TileStats]:
-    """One tile [height, width, 1 or 3] to its payload. Raises `BadImage` when the model takes no such pictures."""
-    return encode_tiles(model, pixels[None], want_elbo=want_elbo)[0]
+def encode_tile(
+    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, effort: int = DEFAULT_EFFORT
+) -> tuple[bytes, TileStats]:
+    """One tile [height, width, 1 or 3] to its payload. effort: 1 to 9; from 6 on, networks are tuned to it if that
+    makes the payload shorter. Raises `BadImage` when the model takes no such pictures.
+    """
+    payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo)[0]
+    stages, network = max(0, effort - DEFAULT_EFFORT), model.network
+    if not stages or isinstance(network, ThumbnailVAE):
+        return payload, stats
+    for values in islice(tuning.search(network, _planes(model, pixels[None]), grey=pixels.shape[-1] == 1), stages):
+        try:
+            other = _encoded(model, pixels[None], want_elbo=want_elbo, tuned_by=values)[0]
+        except BadModel:  # weights that can't be exact
+            continue
+        if len(other[0]) < len(payload):
+            payload, stats = other
+    return payload, stats
 
 
 def decode_tile(model: Model, payload: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -75,9 +98,20 @@ def decode_tile(model: Model, payload: bytes, height: int, width: int, channels:
 
 
 def encode_tiles(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False) -> list[tuple[bytes, TileStats]]:
-    """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one."""
+    """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one, untuned."""
     if isinstance(model.network, ThumbnailVAE):
         return [encode_chain(model, one[None], want_elbo=want_elbo) for one in pixels]
+    return _encoded(model, pixels, want_elbo=want_elbo)
+
+
+def _encoded(
+    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool, tuned_by: list[NDArray[np.int64]] | None = None
+) -> list[tuple[bytes, TileStats]]:
+    """Tiles of a `photo` model, all tuned alike. Raises `BadModel`."""
+    network = cast(PhotoVAE, model.network)
+    found = tuning.groups(network)
+    if tuned_by is not None:
+        network = tuned(network, tuning.steps_of(found, tuned_by))
     dims = pixels[0].size
     schedules = [Schedule(dims) for _ in pixels]
     tiles = [
@@ -86,10 +120,14 @@ def encode_tiles(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     ]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
     with arithmetic():
-        _codec(model, pixels.shape).push(tiles, _planes(model, pixels))
+        pictures_codec(network, model.tables, _shape(pixels)).push(tiles, _planes(model, pixels))
     results = []
     for tile, schedule, bits in zip(tiles, schedules, before, strict=True):
-        head = write_varint((tile.latent_bits or 0) + 16 * len(schedule.counts))
+        if tuned_by is not None:
+            untold = tile.message.bits()
+            tuning.codec(model.tables.logistic, found).push(tile.message, tuned_by)
+            tile.pays(tile.message.bits() - untold)
+        head = write_varint((tile.latent_bits or 0) + 16 * len(schedule.counts) + TUNED * (tuned_by is not None))
         head += b"".join(write_varint(n) for n in schedule.counts)
         results.append(_finish(head, tile, bits, dims))
     return results
@@ -101,11 +139,11 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
         return np.concatenate([decode_chain(model, payload, 1, height, width, channels) for payload in payloads])
     dims = height * width * channels
     sizes = [((height // 2) * ((width + 1) // 2))] * channels
-    tiles = []
+    tiles, networks = [], []
     for payload in payloads:
         start, at = read_varint(payload, 0)
-        bits, doublings = start % 16, start // 16
-        if doublings > 16 or bits > MAX_BITS:
+        bits, doublings = start % 16, start % TUNED // 16
+        if start >= 2 * TUNED or doublings > 16 or bits > MAX_BITS:
             raise BadFile("the tile's head is impossible")
         counts = []
         for _ in range(doublings):
@@ -113,12 +151,34 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
             counts.append(n)
         schedule = Schedule(dims, counts)
         message = _resized(Message.from_bytes(payload[at:], 1), schedule.lanes)
+        networks.append(_network_of(model, message) if start >= TUNED else model.network)
         tiles.append(Strand(message, 1, bits, None, schedule, schedule.parts(sizes)))
-    x = _popped(_codec(model, (len(tiles), height, width, channels)), tiles)
+    if all(network is model.network for network in networks):  # then they go through it together
+        x = _popped(_codec(model, (len(tiles), height, width, channels)), tiles)
+    else:
+        codecs = [pictures_codec(network, model.tables, (1, height, width, channels)) for network in networks]
+        x = torch.cat([_popped(codec, [tile]) for codec, tile in zip(codecs, tiles, strict=True)])
     for tile in tiles:
         assert tile.schedule
         _check_end(_resized(tile.message, tile.schedule.first))
     return _pixels(model, x, channels)
+
+
+def _network_of(model: Model, message: Message) -> PhotoVAE:
+    """The network tuned as the message says, whose last symbols that is."""
+    network = cast(PhotoVAE, model.network)
+    found = tuning.groups(network)
+    try:
+        return tuned(network, tuning.steps_of(found, tuning.codec(model.tables.logistic, found).pop(message)))
+    except OutOfBits as error:
+        raise BadFile(f"the message is too short: {error}") from error
+    except BadModel as error:
+        raise BadFile(str(error)) from error
+
+
+def _shape(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    count, height, width, channels = pixels.shape
+    return count, height, width, channels
 
 
 # -- chains ------------------------------------------------------------------------------------------------------------

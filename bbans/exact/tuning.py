@@ -1,0 +1,96 @@
+"""Tuning: small changes of exact networks for one picture, which an encoder chooses and a decoder is told.
+
+Each output of a layer has a gain, in 1/64 of its weights, and a bias. A tuning is integers and is applied in integers,
+so tuned networks are as exact as those they came from. Which layers are tuned, and how the steps are found, is the
+caller's business. CALLIC (arXiv 2412.17464) does the same with low-rank weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bbans.errors import BadModel
+from bbans.exact.export import largest_sum, setattr_child
+from bbans.exact.layers import EXACT_LIMIT, IntConv
+from bbans.vae.layers import INPUT_DIGITS, channels_last
+
+GAIN_BITS = 6
+MOST_STEPS = (1 << GAIN_BITS) - 1  # up or down: no weight changes its sign
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+class Steps(NamedTuple):
+    """Of the outputs of a layer, [channels] each: integers to be applied, or real numbers while they are sought."""
+
+    gains: Tensor
+    biases: Tensor
+
+
+def bias_step(layer: IntConv) -> Tensor:
+    """log2 of a step of each output's bias, in units of that output: two for an activation, one for a parameter, half a
+    one for a log2-scale, whose units are large."""
+    if layer.digits:
+        return torch.tensor([-1 if digits == 3 else 0 for digits in layer.digits], dtype=torch.int32)
+    return torch.ones(len(layer.shift), dtype=torch.int32)
+
+
+def tuned(network: AnyNetwork, steps: Mapping[str, Steps]) -> AnyNetwork:
+    """A copy of an exact network whose named layers are changed. Raises `BadModel` when it can't be exact."""
+    made = copy.deepcopy(network)
+    for name, changes in steps.items():
+        parent, _, child = name.rpartition(".")
+        setattr_child(made.get_submodule(parent), child, _tuned(cast(IntConv, made.get_submodule(name)), changes))
+    return made
+
+
+def _tuned(layer: IntConv, steps: Steps) -> IntConv:
+    """Where a sum could become too large, the output's weights lose their last binary digit."""
+    weight, bias, shift = layer.integers()
+    gains, biases = (values.to(torch.int64) for values in steps)
+    weight = (weight * ((1 << GAIN_BITS) + gains)[:, None, None, None] + (1 << (GAIN_BITS - 1))) >> GAIN_BITS
+    bias = bias + biases * (1 << (shift + bias_step(layer)).clamp_min(0))
+    while bool((too_large := largest_sum(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
+        halved = too_large.to(torch.int64)
+        weight = (weight + halved[:, None, None, None]) >> halved[:, None, None, None]
+        bias, shift = (bias + halved) >> halved, shift - halved
+        if bool((shift < 1).any()):
+            raise BadModel("a tuning asks for weights that can't be exact")
+    made = layer.with_integers(weight, bias, shift)
+    return channels_last(made.to(layer.weight))
+
+
+class Unrounded(nn.Module):
+    """An exact layer as the float layer that it rounds, with steps that can be learnt; call it as a `Conv`.
+
+    Inputs are integers divided by 64 and parameters real, as of a `Conv`; all other activations are in the units of the
+    exact layer.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: IntConv) -> None:
+        super().__init__()
+        self.stride, self.padding, self.relu = layer.stride, layer.padding, layer.lowest == 0
+        unit = torch.exp2(-torch.tensor(layer.digits or [0], dtype=torch.float32))
+        into = 2.0**INPUT_DIGITS if layer.source == "input" else 1.0
+        self.register_buffer("weight", layer.weight.float().cpu() * into * unit[:, None, None, None])
+        self.register_buffer("bias", (layer.bias.float().cpu() - 0.5) * unit)
+        self.bias_unit = unit * torch.exp2(bias_step(layer).float())
+        channels = len(self.weight)
+        self.steps = Steps(*(nn.Parameter(torch.zeros(channels)) for _ in Steps._fields))
+        self.gains, self.biases = self.steps  # so that they are this module's parameters
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        weight = self.weight * (1 + self.steps.gains / (1 << GAIN_BITS))[:, None, None, None]
+        y = F.conv2d(x, weight, self.bias + self.steps.biases * self.bias_unit, self.stride, self.padding)
+        if add is not None:
+            y = y + add
+        return torch.relu(y) if self.relu else y
