@@ -61,6 +61,7 @@ def compress(
     image: Image | np.ndarray[Any, Any],
     *,
     model: Model | str | Path | None = None,
+    effort: int = 5,
     device: Device = "auto",
     threads: int | None = None,
 ) -> bytes:
@@ -68,6 +69,7 @@ def compress(
 
     image: a Pillow image of mode L or RGB, or an array uint8 [h, w], [h, w, 1] or [h, w, 3].
     model: a name, a folder, or what `bbans.zoo.load` returned; None is the default model, `photo`.
+    effort: 1 to 9; above 5, networks are tuned to the picture, which takes from seconds to minutes.
     device, threads: where the networks run; the bytes don't depend on it. A loaded model is kept for the next call.
 
     Raises `BadImage`, `TooLarge`, `ModelMissing`.
@@ -83,7 +85,7 @@ def compress(
         if key not in _models:
             _models[key] = load(model, device=device, threads=threads)
         model = _models[key]
-    return compress_picture(picture, model)[0]
+    return compress_picture(picture, model, effort=effort)[0]
 
 
 def decompress(

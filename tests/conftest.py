@@ -53,9 +53,11 @@ def takes(model: FakeModel, height: int, width: int, mode: str) -> bool:
     return mode in ("L", "RGB")
 
 
-def encode_tile(model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False) -> tuple[bytes, FakeStats]:
+def encode_tile(
+    model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False, effort: int = 5
+) -> tuple[bytes, FakeStats]:
     assert pixels.dtype == np.uint8 and pixels.ndim == 3
-    payload = zlib.compress(pixels.tobytes())
+    payload = zlib.compress(pixels.tobytes(), effort)
     bits = 8.0 * len(payload)
     return payload, FakeStats(pixels.size, bits - 64, 32.0, bits - 65 if want_elbo else None)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bbans.cli import shared
+from bbans.image import effort as effort_levels
 from bbans.image.container import SUFFIX
 
 
@@ -16,6 +17,13 @@ from bbans.image.container import SUFFIX
 @shared.output_option
 @shared.model_option
 @shared.device_options
+@click.option(
+    "--effort",
+    type=click.IntRange(effort_levels.LEAST, effort_levels.MOST),
+    default=effort_levels.DEFAULT,
+    show_default=True,
+    help="More takes time to find fewer bytes: above 5, networks are tuned to each picture.",
+)
 @shared.force_option
 @shared.json_option
 def compress(
@@ -24,6 +32,7 @@ def compress(
     model: str | None,
     device: str,
     threads: int | None,
+    effort: int,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -44,7 +53,7 @@ def compress(
         vae = get_model()
         begin = time.perf_counter()
         with naming(path):
-            data, report = compress_picture(picture, vae, want_elbo=as_json)
+            data, report = compress_picture(picture, vae, want_elbo=as_json, effort=effort)
         seconds = time.perf_counter() - begin
         write_bytes(target, data, force=force)
         outputs.done(path, target)

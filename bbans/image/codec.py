@@ -30,6 +30,7 @@ from bbans.codecs.latent import MAX_BITS
 from bbans.errors import BadFile, BadImage, BadModel, OutOfBits
 from bbans.exact.layers import arithmetic
 from bbans.exact.tuning import tuned
+from bbans.image import effort as effort_levels
 from bbans.image import tuning
 from bbans.image.families import pictures_codec
 from bbans.image.fields import read_varint, write_varint
@@ -44,7 +45,6 @@ from bbans.zoo import Model
 PADDING_SEED = 0xBBA5
 MAX_BATCH_DIMS = 1 << 18  # samples that go through the networks together in a chain; decoders refuse more
 CHAIN_BITS = (8, 6, 5, 4, 3, 0)  # of a batch's latents: 8 unless that needs padding, else what makes the chain shortest
-DEFAULT_EFFORT = 5
 TUNED = 512
 WORDS_FOR_A_LANE = 5.5  # on the message, before a chain has a lane: 2.2 go into its head, the rest is for latents
 
@@ -73,13 +73,14 @@ def takes(model: Model, height: int, width: int, mode: str) -> bool:
 
 
 def encode_tile(
-    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, effort: int = DEFAULT_EFFORT
+    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, effort: int = effort_levels.DEFAULT
 ) -> tuple[bytes, TileStats]:
-    """One tile [height, width, 1 or 3] to its payload. effort: 1 to 9; from 6 on, networks are tuned to it if that
-    makes the payload shorter. Raises `BadImage` when the model takes no such pictures.
+    """One tile [height, width, 1 or 3] to its payload. effort: see `bbans.image.effort`; more never takes more bytes.
+
+    Raises `BadImage` when the model takes no such pictures.
     """
     payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo)[0]
-    stages, network = max(0, effort - DEFAULT_EFFORT), model.network
+    stages, network = effort_levels.tuning_stages(effort), model.network
     if not stages or isinstance(network, ThumbnailVAE):
         return payload, stats
     for values in islice(tuning.search(network, _planes(model, pixels[None]), grey=pixels.shape[-1] == 1), stages):

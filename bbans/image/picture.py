@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bbans.errors import BadFile, BadImage, DecodedDiffers, OutOfBits
 from bbans.image import container
+from bbans.image import effort as effort_levels
 from bbans.image.container import CHANNELS, Header, Tile, checksum
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ class Report:
         return {word: None if value is None else value / self.dims for word, value in bits.items()}
 
 
-def compress_picture(picture: Picture, model: Model, *, want_elbo: bool = False) -> tuple[bytes, Report]:
-    """The bytes of a .bbans file. `want_elbo` also has the −ELBO computed, which takes time.
+def compress_picture(
+    picture: Picture, model: Model, *, want_elbo: bool = False, effort: int = effort_levels.DEFAULT
+) -> tuple[bytes, Report]:
+    """The bytes of a .bbans file. `want_elbo` also has the −ELBO computed, which takes time; so does more effort.
 
     Raises `TooLarge`, and `BadImage` when the model takes no such pictures.
     """
@@ -101,7 +104,7 @@ def compress_picture(picture: Picture, model: Model, *, want_elbo: bool = False)
     tiles, payloads, stats = [], [], []
     for y, x, h, w in container.tile_grid(width, height, side):
         pixels = np.ascontiguousarray(picture.pixels[y : y + h, x : x + w])
-        payload, stat = encode_tile(model, pixels, want_elbo=want_elbo)
+        payload, stat = encode_tile(model, pixels, want_elbo=want_elbo, effort=effort)
         tiles.append(Tile(len(payload), checksum(payload), checksum(pixels)))
         payloads.append(payload)
         stats.append(stat)

@@ -30,7 +30,7 @@ from bbans.vae.photo import PhotoVAE
 
 STAGES = (15, 30, 60, 120)  # gradient steps of each stage of the search; after each, there is a tuning to be tried
 CROP = 192  # pixels of the squares that gradients are taken on
-RATE, LAST_RATE = 0.5, 0.1  # steps that a gradient step moves a gain or bias, at the beginning and end of each stage
+RATE, LAST_RATE = 0.4, 0.05  # steps that a gradient step moves a gain or bias, at a stage's beginning and end
 PRICE = 2.0  # bits that a step is taken to cost
 DEAD_ZONE = 0.6  # steps below this are none
 SCALES = 16  # of the distribution of a group's steps: 0 is for none at all
@@ -120,7 +120,8 @@ def search(network: PhotoVAE, planes: Tensor, *, grey: bool) -> Iterator[list[St
 
     The gradients are those of the −ELBO of random squares. Leaves the random state as it was.
     """
-    soft = _unrounded(network)
+    with torch.random.fork_rng(devices=[]):
+        soft = _unrounded(network)
     found = groups(soft)
     sought = [[getattr(soft.get_submodule(name).steps, g.kind) for name in g.layers] for g in found]
     parameters = [parameter for row in sought for parameter in row]
@@ -128,9 +129,9 @@ def search(network: PhotoVAE, planes: Tensor, *, grey: bool) -> Iterator[list[St
     picture = planes.float().cpu()
     height, width = picture.shape[-2:]
     random = np.random.default_rng(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for count in STAGES:
+    for stage, count in enumerate(STAGES):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stage)
             for step in range(count):
                 for part in optimiser.param_groups:
                     part["lr"] = RATE + (LAST_RATE - RATE) * step / count
@@ -143,7 +144,7 @@ def search(network: PhotoVAE, planes: Tensor, *, grey: bool) -> Iterator[list[St
                 optimiser.zero_grad(set_to_none=True)
                 cast(Tensor, whole + price).backward()
                 optimiser.step()
-            yield [_rounded(torch.cat([part.detach() for part in row])) for row in sought]
+        yield [_rounded(torch.cat([part.detach() for part in row])) for row in sought]
 
 
 def _unrounded(network: PhotoVAE) -> PhotoVAE:
