@@ -28,7 +28,6 @@ class IntConv(nn.Module):
 
     weight: Tensor
     bias: Tensor
-    shift: Tensor
 
     def __init__(
         self,
@@ -46,17 +45,17 @@ class IntConv(nn.Module):
         power = torch.exp2(-shift.double())
         self.register_buffer("weight", (weight.double() * power[:, None, None, None]).float())
         self.register_buffer("bias", (bias.double() * power + 0.5).float())
-        self.register_buffer("shift", shift)
+        self.shift = shift.to("cpu", torch.int64)  # no buffer: those are all of the dtype that is computed in
         self.stride, self.padding = stride, weight.shape[-1] // 2
         self.lowest, self.highest = lowest, highest
         self.source, self.digits = source, digits
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weight, bias and shift as int64 on the CPU."""
-        power = torch.exp2(self.shift.cpu().double())
+        power = torch.exp2(self.shift.double())
         weight = self.weight.cpu().double() * power[:, None, None, None]
         bias = (self.bias.cpu().double() - 0.5) * power
-        return weight.to(torch.int64), bias.to(torch.int64), self.shift.cpu().to(torch.int64)
+        return weight.to(torch.int64), bias.to(torch.int64), self.shift
 
     def with_integers(self, weight: Tensor, bias: Tensor, shift: Tensor) -> IntConv:
         """The same layer with others."""
