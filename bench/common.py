@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from bbans.errors import BbansError
+from bbans.image import effort
 from bbans.train.data import find_images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def model_option(command: Command) -> Command:
     """-m MODEL."""
     return click.option("-m", "--model", metavar="MODEL", help="A model's name or folder.  [default: photo]")(command)
+
+
+def effort_option(command: Command) -> Command:
+    """--effort of bbans."""
+    levels = click.IntRange(effort.LEAST, effort.MOST)
+    return click.option("--effort", type=levels, default=effort.DEFAULT, show_default=True, help="Effort of bbans.")(
+        command
+    )
 
 
 def output_option(command: Command) -> Command:

@@ -44,10 +44,10 @@ class Row:
         return None if more is None or less is None else 100 * (more - less) / less
 
 
-def measure(path: Path, model: zoo.Model, others: Sequence[peers.Peer]) -> Row:
+def measure(path: Path, model: zoo.Model, effort: int, others: Sequence[peers.Peer]) -> Row:
     """One picture by all coders. Raises `BbansError` when it can't be read, or doesn't come back as it was."""
     picture = read_picture(path)
-    bits = _own(picture, model)
+    bits = _own(picture, model, effort)
     for peer in others:
         data, _ = peer.encode(picture)
         if not peers.same_pixels(peer.decode(data)[0], picture):
@@ -56,8 +56,8 @@ def measure(path: Path, model: zoo.Model, others: Sequence[peers.Peer]) -> Row:
     return Row(path.name, picture.pixels.size, bits)
 
 
-def _own(picture: Picture, model: zoo.Model) -> Bits:
-    data, report = compress_picture(picture, model, want_elbo=True)
+def _own(picture: Picture, model: zoo.Model, effort: int) -> Bits:
+    data, report = compress_picture(picture, model, want_elbo=True, effort=effort)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "picture.bbans"
         write_bytes(file, data)
@@ -118,19 +118,20 @@ def markdown(rows: Sequence[Row], total: Row, others: Sequence[peers.Peer], note
 @click.command()
 @click.argument("data", metavar="[DATA]...", nargs=-1, type=click.Path(path_type=Path))
 @common.model_option
+@common.effort_option
 @common.output_option
 @click.option("--no-jxl", is_flag=True, help="Leave JPEG XL out.")
-@click.option("--efforts", default="7,9", show_default=True, help="Efforts of JPEG XL.")
-def main(data: tuple[Path, ...], model: str | None, output: Path, no_jxl: bool, efforts: str) -> None:
+@click.option("--jxl", default="7,9", show_default=True, help="Efforts of JPEG XL.")
+def main(data: tuple[Path, ...], model: str | None, effort: int, output: Path, no_jxl: bool, jxl: str) -> None:
     """Compare rates on DATA: image files, folders of them, .txt lists.  [default: kodak in the data folder]"""
     paths = common.images(data, "kodak")
     vae = zoo.load(model, device="cpu")
-    others = [peers.png(), peers.webp(), *([] if no_jxl else peers.jxls(*map(int, efforts.split(","))))]
+    others = [peers.png(), peers.webp(), *([] if no_jxl else peers.jxls(*map(int, jxl.split(","))))]
     rows: list[Row] = []
     left_out: list[str] = []
     for path in paths:
         try:
-            rows.append(measure(path, vae, others))
+            rows.append(measure(path, vae, effort, others))
         except (BadImage, TooLarge) as error:
             left_out.append(str(error))
             print(f"left out: {error}", file=sys.stderr)
@@ -144,13 +145,14 @@ def main(data: tuple[Path, ...], model: str | None, output: Path, no_jxl: bool, 
     command = common.command_line("bench.rates")
     notes = [
         f"`{command}`",
-        f"model {vae.name}, id {vae.id.hex()}; {common.machine_line()}",
+        f"model {vae.name}, id {vae.id.hex()}, effort {effort}; {common.machine_line()}",
         *(f"left out: {reason}" for reason in left_out),
     ]
     record = {
         "command": command,
         "model": vae.name,
         "model_id": vae.id.hex(),
+        "effort": effort,
         "machine": common.machine(),
         "peers": {peer.name: peer.how for peer in others},
         "left_out": left_out,

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from bbans import zoo
 from bbans.exact.layers import IntConv
+from bbans.image import effort
 from bbans.image.files import read_picture, write_picture
 from bbans.image.picture import Picture, Pixels, compress_picture, decompress_picture
 from bbans.memory import keep_large_buffers
@@ -71,12 +72,12 @@ class Speed:
     decompress: float
 
 
-def own(model: zoo.Model) -> peers.Peer:
+def own(model: zoo.Model, effort: int) -> peers.Peer:
     """bbans as a peer of the others."""
 
     def encode(picture: Picture) -> tuple[bytes, float]:
         begin = perf_counter()
-        data, _ = compress_picture(picture, model)
+        data, _ = compress_picture(picture, model, effort=effort)
         return data, perf_counter() - begin
 
     def decode(data: bytes) -> tuple[Pixels, float]:
@@ -84,7 +85,7 @@ def own(model: zoo.Model) -> peers.Peer:
         picture = decompress_picture(data, lambda _: model)
         return picture.pixels, perf_counter() - begin
 
-    return peers.Peer("bbans", f"{model.name}, id {model.id.hex()}", encode, decode)
+    return peers.Peer(f"bbans e{effort}", f"{model.name}, id {model.id.hex()}, effort {effort}", encode, decode)
 
 
 def once(coder: peers.Peer, picture: Picture) -> tuple[float, float]:
@@ -189,9 +190,23 @@ def size_of(model: zoo.Model, picture: Picture) -> dict[str, float]:
 @common.output_option
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Runs to take medians of.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of bbans.")
+@click.option("--efforts", default=str(effort.DEFAULT), show_default=True, help="Efforts of bbans.")
+@click.option("--jxl", default="7", show_default=True, help="Efforts of JPEG XL.")
 @click.option("--large", is_flag=True, help="Peak memory of a picture of 24 megapixels, too.")
-def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, threads: int, large: bool) -> None:
-    """Measure speed and memory on IMAGEs.  [default: kodak/kodim01.png in the data folder]"""
+def main(
+    images: tuple[Path, ...],
+    model: str | None,
+    output: Path,
+    runs: int,
+    threads: int,
+    efforts: str,
+    jxl: str,
+    large: bool,
+) -> None:
+    """Measure speed and memory on IMAGEs.  [default: kodak/kodim01.png in the data folder]
+
+    Shares, load and memory are those at the first effort.
+    """
     pictures = [read_picture(path) for path in common.images(images, "kodak/kodim01.png")]
     memory = {"first picture": peak_bytes(pictures[0], model, threads)}
     if large:
@@ -200,9 +215,9 @@ def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, t
 
     keep_large_buffers()  # as the command does
     network = zoo.load(model, device="cpu", threads=threads)
-    bbans = own(network)
+    bbans, *more = (own(network, int(level)) for level in efforts.split(","))
     first = once(bbans, pictures[0])
-    coders = [bbans, *peers.jxls(7), peers.webp(), peers.png()]
+    coders = [bbans, *more, *peers.jxls(*map(int, jxl.split(","))), peers.webp(), peers.png()]
     speeds = take_turns(coders, pictures, runs)
     parts = shares(bbans, pictures, min(runs, 3))
     size = size_of(network, pictures[0])
@@ -247,13 +262,14 @@ def main(images: tuple[Path, ...], model: str | None, output: Path, runs: int, t
 
 def speed_table(speeds: Sequence[Speed]) -> list[str]:
     """MP/s, and how often that is what cjxl encodes at effort 7."""
-    cjxl = next((speed.compress for speed in speeds if speed.coder == "JXL e7"), None)
+    cjxl = next((speed for speed in speeds if speed.coder.startswith("JXL")), None)
+    over = f" / {cjxl.coder.replace('JXL', 'cjxl')}" if cjxl else " / cjxl"
 
     def ratio(speed: float) -> str:
-        return common.number(None if cjxl is None else speed / cjxl, 2)
+        return common.number(cjxl and speed / cjxl.compress, 2)
 
     return common.table(
-        ["MP/s", "compress", "decompress", "compress / cjxl e7", "decompress / cjxl e7"],
+        ["MP/s", "compress", "decompress", f"compress{over}", f"decompress{over}"],
         [[s.coder, f"{s.compress:.2f}", f"{s.decompress:.2f}", ratio(s.compress), ratio(s.decompress)] for s in speeds],
     )
 
