@@ -261,12 +261,12 @@ def main(
 
 
 def speed_table(speeds: Sequence[Speed]) -> list[str]:
-    """MP/s, and how often that is what cjxl encodes at effort 7."""
+    """MP/s, and how often that is what the first cjxl encodes."""
     cjxl = next((speed for speed in speeds if speed.coder.startswith("JXL")), None)
     over = f" / {cjxl.coder.replace('JXL', 'cjxl')}" if cjxl else " / cjxl"
 
     def ratio(speed: float) -> str:
-        return common.number(cjxl and speed / cjxl.compress, 2)
+        return common.number(None if cjxl is None else speed / cjxl.compress, 2)
 
     return common.table(
         ["MP/s", "compress", "decompress", f"compress{over}", f"decompress{over}"],
