@@ -1,7 +1,7 @@
 """Training crops from a folder of pictures: mixed sources, sizes, resampling filters and histories.
 
-A file compressor meets clean downscales, decoded JPEGs, enlarged pictures, scanner grain and grey pictures; so do the
-crops. Knows files and pixels, nothing of models.
+A file compressor meets clean downscales, decoded JPEGs, enlarged pictures, subsampled chroma, scanner grain and grey
+pictures; so do the crops. Knows files and pixels, nothing of models.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Mix:
     per_view: int = 8  # crops cut from one resampled picture
     smallest: float = 0.35  # of the scales a clean source is resized to
     untouched: float = 0.35  # a clean source at its own scale
+    chroma: float = 0.0  # whose chroma was halved and interpolated, as in video and on Photo CDs
     jpeg: float = 0.15
     grain: float = 0.08
     enlarge: float = 0.1
@@ -108,6 +109,8 @@ class Crops:
         else:
             scale = random.uniform(mix.smallest, 1.0)
         image = _resize(image, scale, random, mix.crop)
+        if mix.chroma and random.random() < mix.chroma:
+            image = _chroma_halved(image, random)
         if random.random() < mix.jpeg:
             image = _through_jpeg(image, random)
         if random.random() < mix.enlarge:
@@ -146,6 +149,16 @@ def _through_jpeg(image: Image.Image, random: np.random.Generator) -> Image.Imag
     file = io.BytesIO()
     image.save(file, "JPEG", quality=int(random.integers(85, 99)), subsampling=int(random.choice([0, 2])))
     return Image.open(file).convert("RGB")
+
+
+def _chroma_halved(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Chroma of half the width, and mostly of half the height, made as large as luma again."""
+    luma, *chroma = image.convert("YCbCr").split()
+    width, height = image.size
+    half = (max(1, width // 2), max(1, height // 2) if random.random() < 0.8 else height)
+    down, up = (FILTERS[random.integers(1, len(FILTERS))] for _ in range(2))
+    chroma = [plane.resize(half, down).resize((width, height), up) for plane in chroma]
+    return Image.merge("YCbCr", [luma, *chroma]).convert("RGB")
 
 
 def _with_grain(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -54,7 +54,11 @@ def test_every_picture_is_read_as_rgb(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "mix",
-    [Mix(crop=32), Mix(crop=32, jpeg=1, enlarge=1, grain=1, grey=1), Mix(crop=64, untouched=1, jpeg=0, enlarge=0)],
+    [
+        Mix(crop=32),
+        Mix(crop=32, chroma=1, jpeg=1, enlarge=1, grain=1, grey=1),
+        Mix(crop=64, untouched=1, jpeg=0, enlarge=0),
+    ],
 )
 def test_crops_have_their_size_whatever_befell_the_picture(folder: Path, mix: Mix) -> None:
     batch = next(Crops(find_images([folder]), mix, seed=0).batches(5))
@@ -77,3 +81,16 @@ def test_an_untouched_crop_is_a_piece_of_its_source(folder: Path) -> None:
     source = np.asarray(load_rgb(folder / "a.png")).reshape(-1, 3)
     (crop,) = next(Crops([folder / "a.png"], mix, seed=0).batches(1))
     assert {tuple(p) for p in crop.reshape(-1, 3)} <= {tuple(p) for p in source}
+
+
+def test_halved_chroma_leaves_luma(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(90, 160, (40, 40, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    mix = Mix(crop=40, chroma=1, untouched=1, jpeg=0, enlarge=0, grain=0, grey=0)
+    (crop,) = next(Crops([tmp_path / "a.png"], mix, seed=0).batches(1))
+
+    def spread(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(pixels).convert("YCbCr"), float).std((0, 1))
+
+    before, after = spread(noise), spread(crop)
+    assert abs(after[0] / before[0] - 1) < 0.1 and (after[1:] < 0.7 * before[1:]).all()
