@@ -89,7 +89,7 @@ class _Thumbnail:
     def pictures(self) -> Codec:
         """Of the whole picture."""
         all_but_e = top_down(len(self.layers), self._prior, self._all_but_e, self._posterior)
-        parts = dependent(all_but_e, lambda x: self._level(x[0], 0).e(x[1], None))
+        parts = dependent(all_but_e, lambda x: self._level(x[0], 0).e(x[1], self.net.tell_last(x[0])))
 
         def push(strands: Strands, symbols: Any) -> None:
             c, (d_b, e) = symbols

@@ -285,7 +285,7 @@ class LevelCodec:
         prediction_b = lattice.predict_b(self.c, full_d)
         return full_d, lattice.residual(full_d, self.prediction_d), lattice.residual(full_b, prediction_b)
 
-    def e(self, d_b: tuple[Tensor, Tensor], told_e: Tensor | None, *, grows: bool = False) -> Codec:
+    def e(self, d_b: tuple[Tensor, Tensor], told_e: Tensor, *, grows: bool = False) -> Codec:
         """p(E | C, D, B)."""
         full_d, see_d, see_b = self.seen(d_b)
         h = self.nets.features_e(self.see_c, see_d, see_b, told_e)

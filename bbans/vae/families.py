@@ -7,6 +7,7 @@ it learns from to `bbans.train.tasks`.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,6 +46,8 @@ def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int, keep: Ke
     return thumbnail_bits(model, planes, keep=keep)
 
 
+SILENT = ("blocks_", "place_", "region_db.")  # what the names of parts begin with that change nothing at first
+_LEVEL = re.compile(r"^levels\.\d+\.")
 PHASE_PARTS = ("enter_", "blocks_", "head_")  # what the names of the networks of `bbans.vae.phases` begin with
 
 FAMILIES = {
@@ -82,9 +85,9 @@ def describe(network: Network) -> dict[str, Any]:
 def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     """Load the float weights of a model of the same sizes. Raises `BadModel`.
 
-    Residual blocks that the network has more than the other stay what they are at first, the identity. Levels that it
-    has more begin as the other's coarsest. A `thumbnail` also begins from a `photo` whose phases have the sizes of its
-    own, level by level.
+    Residual blocks that the network has more than the other stay what they are at first, the identity, and what begins
+    as nothing stays nothing. Levels that it has more begin as the other's coarsest. A `thumbnail` also begins from a
+    `photo` whose phases have the sizes of its own, level by level.
     """
     parts: list[tuple[nn.Module, Mapping[str, Tensor]]] = [(network, weights)]
     if "levels.0.region.0.weight" in weights:  # of a photo
@@ -100,7 +103,7 @@ def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     try:
         for part, known in parts:
             missing, unknown = part.load_state_dict(known, strict=False)
-            if unknown or not all(".blocks_" in f".{name}" for name in missing):
+            if unknown or not all(_LEVEL.sub("", name).startswith(SILENT) for name in missing):
                 raise BadModel("the weights to begin from are of a model of another form than the recipe's")
     except RuntimeError as error:
         raise BadModel("the weights to begin from are of a model of other sizes than the recipe's") from error

@@ -118,8 +118,8 @@ class Phases(nn.Module):
         """h: the features of D, refined by d, its residuals [N, samples, h, w]."""
         return self.blocks_b(self.enter_b(d, add=told + h))
 
-    def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Tensor | None) -> Tensor:
-        """As the others; told nothing, it sees C, D and B alone."""
+    def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Tensor) -> Tensor:
+        """As the others."""
         return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), add=told))
 
     def head(self, phase: str) -> Head:

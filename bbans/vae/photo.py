@@ -95,6 +95,9 @@ class PhotoLevel(Phases):
             self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=False)
         self.from_region = Conv(r, r, 3, source=f"{name}region.3", target=f"{name}decoder")
         self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)
+        self.region_db = Conv(r, 2 * c, 1, source=f"{name}region.3", target=f"{name}db", relu=False)
+        nn.init.zeros_(self.region_db.weight)
+        nn.init.zeros_(cast(Tensor, self.region_db.bias))
         self.bias_e = Conv(r, c, 1, source=f"{name}region.3", target=f"{name}e", relu=False)
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
@@ -123,10 +126,11 @@ class PhotoLevel(Phases):
     def condition(self, regions: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the networks of D and of B are told of each region: [N, channels, ceil(h/8), ceil(w/8)] each.
 
-        The only way in which z is seen.
+        The only way in which z is seen. What C tells also goes beside it, free of its noise.
         """
         add = self.from_latent(z) if z is not None else None
-        d, b = self.bias_db(self.from_region(regions, add=add)).chunk(2, 1)
+        told = self.bias_db(self.from_region(regions, add=add)) + self.region_db(regions)
+        d, b = told.chunk(2, 1)
         return d, b
 
     def condition_e(self, regions: Tensor) -> Tensor:

@@ -105,8 +105,18 @@ class ThumbnailVAE(nn.Module):
         self.levels = nn.ModuleList(Phases(s, c, config.hidden, mixtures, config.blocks, level=name) for name in names)
         self.tell_db = nn.ModuleList(Conv(r, 2 * c, 1, source="top", target=f"{name}db", relu=False) for name in names)
         self.tell_e = nn.ModuleList(Conv(r, c, 1, source="top", target=f"{name}e", relu=False) for name in names[1:])
-        for tell in (*self.tell_db, *self.tell_e):  # say nothing at first
-            nn.init.zeros_(cast(Conv, tell).weight)
+        sizes = [(-(-config.height >> level), -(-config.width >> level)) for level in range(1, config.levels + 1)]
+        self.place_db, self.place_e = (
+            nn.ModuleList(
+                Conv(1, times * c * h * w, 1, source="input", target=f"{name}{phases}", relu=False)
+                for name, (h, w) in zip(names, sizes, strict=True)
+            )
+            for phases, times in (("db", 2), ("e", 1))
+        )
+        for silent in (*self.tell_db, *self.tell_e, *self.place_db, *self.place_e):  # at first
+            nn.init.zeros_(cast(Conv, silent).weight)
+        for place in (*self.place_db, *self.place_e):
+            nn.init.zeros_(cast(Tensor, cast(Conv, place).bias))
 
     # -- latents -------------------------------------------------------------------------------------------------
 
@@ -130,11 +140,24 @@ class ThumbnailVAE(nn.Module):
         """The features from both latents."""
         return self.blocks_local(h if z1 is None else self.from_local(z1, add=h))
 
-    def tell(self, h: Tensor, level: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the networks of D, B and E of a level (0 is the finest) are told, at the size of `like`, its C."""
+    def tell(self, h: Tensor, level: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the networks of D, B and E of a level (0 is the finest) are told, at the size of `like`, its C.
+
+        That is what the latents tell, and beside it, free of their noise, what is known of each place in a picture.
+        """
         times = 1 << (self.config.levels - 1 - level)
-        d, b = (enlarge(x, times, like) for x in self.tell_db[level](h).chunk(2, 1))
-        return d, b, enlarge(self.tell_e[level - 1](h), times, like) if level else None
+        told = enlarge(self.tell_db[level](h), times, like) + self._place(self.place_db[level], like)
+        d, b = told.chunk(2, 1)
+        e = self._place(self.place_e[level], like)
+        return d, b, e + enlarge(self.tell_e[level - 1](h), times, like) if level else e
+
+    def tell_last(self, like: Tensor) -> Tensor:
+        """What E of the finest level is told: nothing of the latents."""
+        return self._place(self.place_e[0], like)
+
+    def _place(self, constants: nn.Module, like: Tensor) -> Tensor:
+        """Constants [1, features, *size of like]: the biases of a layer that sees nothing."""
+        return constants(like.new_zeros(1, 1, 1, 1)).reshape(1, -1, *like.shape[-2:])
 
     # -- what a self-test compares between machines --------------------------------------------------------------
 

@@ -95,6 +95,25 @@ def test_what_latents_tell_begins_as_nothing() -> None:
     assert not any(after[5:])
 
 
+def test_places_are_told_to_every_phase_of_every_level() -> None:
+    made = network(SIZES)
+    before = made.probe(*inputs(made))
+    for place in (*made.place_db, *made.place_e):
+        place.bias[0] += 1  # of the place at the upper left
+    assert changed(before, made.probe(*inputs(made))) == [False] * 5 + [True] * 18
+
+
+def test_a_model_begins_from_one_of_the_same_sizes_with_fewer_blocks() -> None:
+    made, more = network(SIZES), ThumbnailVAE(replace(SIZES, blocks=(2, 1, 1)))
+    weights = {name: tensor for name, tensor in made.state_dict().items() if not name.startswith("place_")}
+    families.begin_from(more, weights)
+    begun = more.state_dict()
+    assert all(torch.equal(begun[name], tensor) for name, tensor in weights.items())
+    assert not begun["levels.0.blocks_d.1.second.weight"].any() and not begun["place_e.0.bias"].any()
+    with pytest.raises(BadModel, match="another form"):
+        families.begin_from(more, {k: v for k, v in weights.items() if not k.startswith("tell_")})
+
+
 def test_the_phases_of_a_photo_model_begin_the_levels() -> None:
     photo = PhotoVAE(PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1)))
     made = ThumbnailVAE(replace(SIZES, blocks=(1, 2, 1)))
