@@ -105,11 +105,10 @@ class ThumbnailVAE(nn.Module):
         self.levels = nn.ModuleList(Phases(s, c, config.hidden, mixtures, config.blocks, level=name) for name in names)
         self.tell_db = nn.ModuleList(Conv(r, 2 * c, 1, source="top", target=f"{name}db", relu=False) for name in names)
         self.tell_e = nn.ModuleList(Conv(r, c, 1, source="top", target=f"{name}e", relu=False) for name in names[1:])
-        sizes = [(-(-config.height >> level), -(-config.width >> level)) for level in range(1, config.levels + 1)]
         self.place_db, self.place_e = (
             nn.ModuleList(
-                Conv(1, times * c * h * w, 1, source="input", target=f"{name}{phases}", relu=False)
-                for name, (h, w) in zip(names, sizes, strict=True)
+                Conv(1, times * c * rows * columns, 1, source="input", target=f"{name}{phases}", relu=False)
+                for name in names
             )
             for phases, times in (("db", 2), ("e", 1))
         )
@@ -146,18 +145,17 @@ class ThumbnailVAE(nn.Module):
         That is what the latents tell, and beside it, free of their noise, what is known of each place in a picture.
         """
         times = 1 << (self.config.levels - 1 - level)
-        told = enlarge(self.tell_db[level](h), times, like) + self._place(self.place_db[level], like)
-        d, b = told.chunk(2, 1)
-        e = self._place(self.place_e[level], like)
-        return d, b, e + enlarge(self.tell_e[level - 1](h), times, like) if level else e
+        d, b = enlarge(self.tell_db[level](h) + self._place(self.place_db[level], h), times, like).chunk(2, 1)
+        e = self._place(self.place_e[level], h)
+        return d, b, enlarge(self.tell_e[level - 1](h) + e if level else e, times, like)
 
     def tell_last(self, like: Tensor) -> Tensor:
         """What E of the finest level is told: nothing of the latents."""
-        return self._place(self.place_e[0], like)
+        return enlarge(self._place(self.place_e[0], like), 1 << (self.config.levels - 1), like)
 
     def _place(self, constants: nn.Module, like: Tensor) -> Tensor:
-        """Constants [1, features, *size of like]: the biases of a layer that sees nothing."""
-        return constants(like.new_zeros(1, 1, 1, 1)).reshape(1, -1, *like.shape[-2:])
+        """Constants [1, features, *top_size]: the biases of a layer that sees nothing."""
+        return constants(like.new_zeros(1, 1, 1, 1)).reshape(1, -1, *self.config.top_size)
 
     # -- what a self-test compares between machines --------------------------------------------------------------
 
