@@ -110,8 +110,9 @@ def _encoded(
 ) -> list[tuple[bytes, TileStats]]:
     """Tiles of a `photo` model, all tuned alike. Raises `BadModel`."""
     network = cast(PhotoVAE, model.network)
-    found = tuning.groups(network)
+    found = []
     if tuned_by is not None:
+        found = tuning.groups(network)
         network = tuned(network, tuning.steps_of(found, tuned_by))
     dims = pixels[0].size
     schedules = [Schedule(dims) for _ in pixels]
@@ -278,9 +279,13 @@ def _affordable_pictures(model: Model, message: Message, dims: int, left: int) -
 
 
 def _affordable_lanes(message: Message, dims: int) -> int:
-    """How many lanes come next: never fewer than there are, and no more than the words are enough for."""
+    """How many lanes come next: never fewer than there are, and no more than the words are enough for.
+
+    Four times as many as a tile of this size has: its lanes grow once in a chain, and narrow ones are slow.
+    """
     lanes = len(message.heads)
-    while 2 * lanes <= most_lanes(dims) and len(message.words) >= WORDS_FOR_A_LANE * lanes + 8:
+    most = min(MOST_LANES, 4 * most_lanes(dims))
+    while 2 * lanes <= most and len(message.words) >= WORDS_FOR_A_LANE * lanes + 8:
         lanes *= 2
     return lanes
 

@@ -83,8 +83,7 @@ class Schedule:
     def pop(self, message: Message, mixture: Mixture, row: list[tuple[int, int, int]]) -> NDArray[Any]:
         """Undo one `push`; `row` is its entry of `parts`."""
         x = np.empty(len(mixture), np.int32)
-        codec_of = mixture.part_codecs()
         for start, end, lanes in reversed(row):
             message.resize(lanes)
-            x[start:end] = codec_of(slice(start, end)).pop(message.lanes(np.s_[: end - start]))
+            x[start:end] = mixture[start:end].codec().pop(message.lanes(np.s_[: end - start]))
         return x

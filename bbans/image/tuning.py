@@ -50,10 +50,10 @@ class Group:
 
 def groups(network: PhotoVAE) -> list[Group]:
     """What is tuned, in the order of coding: of each level, the trunks, the insides of heads, and the last layers."""
+    names = [name for name, layer in network.named_modules() if isinstance(layer, IntConv | Unrounded)]
     found = []
     for number in range(len(network.levels)):
         level = f"levels.{number}."
-        names = [name for name, layer in network.named_modules() if isinstance(layer, IntConv | Unrounded)]
         phases = [name for name in names if name.startswith(tuple(f"{level}{part}_" for part in ("enter", "blocks")))]
         heads = [name for name in names if name.startswith(tuple(f"{level}head_{phase}." for phase in PHASES))]
         last = [name for name in heads if ".out." in name]

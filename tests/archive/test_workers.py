@@ -110,16 +110,15 @@ def test_tasks_that_fail_end_the_workers() -> None:
 
 
 SCRIPT = """
-import signal, sys, time
+import multiprocessing, signal, sys, time
 from bbans.archive.workers import ordered
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins by ignoring it
 if __name__ == "__main__":
     results = ordered(time.sleep, [0, 0, 1000, 1000], 2)
     next(results), next(results)
-    import multiprocessing
-    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-    try:
+    try:  # whoever reads the line may interrupt at once
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         next(results)
     except KeyboardInterrupt:
         results.close()

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbans.codecs.mixture import MAX_SYMBOLS, PRECISION, WEIGHT_BITS, Mixture
-from bbans.codecs.tables import SCALES, UNIT, logistic_tables, normal_tables
+from bbans.codecs.mixture import MAX_SYMBOLS, PRECISION, WEIGHT_BITS, Mixture, _Search
+from bbans.codecs.tables import SCALES, UNIT, ScaleTables, logistic_tables, normal_tables
 
 from .helpers import check_codec
 
@@ -70,6 +70,34 @@ def test_every_integer_belongs_to_one_symbol(mixture: Mixture, seed: int) -> Non
     x, starts, freqs = mixture.locate(cf)
     assert all(np.array_equal(a, b) for a, b in zip(mixture.interval(x), (starts, freqs), strict=True))
     assert ((starts <= cf) & (cf < starts + freqs)).all()
+
+
+def plausible(tables: ScaleTables, lo: int = 0, n: int = 20_000) -> Mixture:
+    """Mixtures such as a network puts out, of five components."""
+    random = np.random.default_rng(1)
+    weights = (random.dirichlet(np.full(5, 0.7), n).T * (WHOLE - 1)).astype(np.uint32)
+    weights[0] += 1
+    means = random.integers(lo * UNIT, 256 * UNIT, n) + random.normal(0, 2 * UNIT, (5, n))
+    scales = random.integers(4, 84, n) + random.integers(-4, 12, (5, n))
+    return Mixture(tables, np.ascontiguousarray(weights), means.astype(np.int32), scales.astype(np.int32), lo, 255)
+
+
+@pytest.mark.parametrize("lo", [0, -255])
+def test_guesses_are_nearly_always_right(lo: int) -> None:
+    mixture = plausible(LOGISTIC, lo)
+    cf = np.random.default_rng(0).integers(0, 1 << PRECISION, len(mixture), np.int32)
+    x, _, _ = mixture.locate(cf)
+    assert np.count_nonzero(_Search(mixture).guess(cf) + lo != x) <= 1e-4 * len(mixture)
+
+
+@pytest.mark.parametrize("tables", [LOGISTIC, NORMAL])
+def test_what_is_popped_does_not_depend_on_the_guess(tables: ScaleTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the guess is in real numbers, which differ from machine to machine."""
+    mixture, random = plausible(tables, -255), np.random.default_rng(2)
+    cf = random.integers(0, 1 << PRECISION, len(mixture))
+    found = mixture.locate(cf)
+    monkeypatch.setattr(_Search, "guess", lambda search, cf: random.integers(0, search.count, len(cf), np.int32))
+    np.testing.assert_array_equal(mixture.locate(cf), found)
 
 
 @pytest.mark.parametrize(
