@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from bbans.errors import BadModel, BbansError
 from bbans.image.files import naming
 from bbans.train.data import Mix
+from bbans.train.muon import Muon
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
 from bbans.vae.families import Config, Network, begin_from
@@ -133,7 +134,7 @@ def train(
     torch.manual_seed(recipe.seed)
     model, ema = (channels_last(task.network().to(device)) for _ in range(2))
     ema.load_state_dict(model.state_dict())
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+    optimiser = Muon(model.parameters(), lr=recipe.learning_rate)
     start = 0
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():

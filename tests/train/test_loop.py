@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from bbans import zoo
 from bbans.errors import BadModel, BbansError
@@ -67,6 +68,16 @@ def test_the_loss_falls_and_the_result_is_a_model_that_codes(files: list[Path], 
     pixels = np.asarray(Image.open(files[0]))
     payload, _ = encode_tile(model, pixels)
     np.testing.assert_array_equal(decode_tile(model, payload, *pixels.shape), pixels)
+
+
+def test_integer_weights_come_from_the_float_ones_beside_them(files: list[Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    export(PhotoVAE(SIZES), task(files), tmp_path / "first")
+    again = PhotoVAE(SIZES)
+    again.load_state_dict(load_file(tmp_path / "first" / zoo.FLOAT_WEIGHTS))
+    export(again, task(files), tmp_path / "second")
+    for name in (zoo.WEIGHTS, zoo.FLOAT_WEIGHTS):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
 def test_crops_must_be_wide_enough_for_the_levels(files: list[Path]) -> None:
