@@ -45,13 +45,14 @@ def output_option(command: Command) -> Command:
     )(command)
 
 
-def images(named: Sequence[Path], default: str) -> list[Path]:
+def images(named: Sequence[Path], default: str, root: Path | None = None) -> list[Path]:
     """The image files that were named (files, folders, .txt lists), or else those at `default` in the data folder.
 
-    Ends the process with exit code 0 when they aren't there: a benchmark that lacks its data set is no failure.
+    root: what the lines of lists are relative to, instead of the list's own folder. Ends the process with exit code 0
+    when they aren't there: a benchmark that lacks its data set is no failure.
     """
     try:
-        return find_images(list(named) or [DATA / default])
+        return find_images(list(named) or [DATA / default], root)
     except (BbansError, OSError) as error:
         print(f"{error}: nothing measured; name images, or set BBANS_DATA to the folder that holds {default}")
         sys.exit(0)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from PIL import Image
 
 from bbans import zoo
 from bbans.cli.eval import WORDS
@@ -44,9 +45,11 @@ class Row:
         return None if more is None or less is None else 100 * (more - less) / less
 
 
-def measure(path: Path, model: zoo.Model, effort: int, others: Sequence[peers.Peer]) -> Row:
+def measure(path: Path, model: zoo.Model, effort: int, others: Sequence[peers.Peer], *, grey: bool = False) -> Row:
     """One picture by all coders. Raises `BbansError` when it can't be read, or doesn't come back as it was."""
     picture = read_picture(path)
+    if grey and picture.mode == "RGB":
+        picture = Picture(np.asarray(Image.fromarray(picture.pixels).convert("L"))[..., None], "L")
     bits = _own(picture, model, effort)
     for peer in others:
         data, _ = peer.encode(picture)
@@ -120,18 +123,29 @@ def markdown(rows: Sequence[Row], total: Row, others: Sequence[peers.Peer], note
 @common.model_option
 @common.effort_option
 @common.output_option
+@click.option("--root", type=click.Path(path_type=Path), help="What the lines of .txt lists are relative to.")
+@click.option("--grey", is_flag=True, help="The pictures in grey.")
 @click.option("--no-jxl", is_flag=True, help="Leave JPEG XL out.")
 @click.option("--jxl", default="7,9", show_default=True, help="Efforts of JPEG XL.")
-def main(data: tuple[Path, ...], model: str | None, effort: int, output: Path, no_jxl: bool, jxl: str) -> None:
+def main(
+    data: tuple[Path, ...],
+    model: str | None,
+    effort: int,
+    output: Path,
+    root: Path | None,
+    grey: bool,
+    no_jxl: bool,
+    jxl: str,
+) -> None:
     """Compare rates on DATA: image files, folders of them, .txt lists.  [default: kodak in the data folder]"""
-    paths = common.images(data, "kodak")
+    paths = common.images(data, "kodak", root)
     vae = zoo.load(model, device="cpu")
     others = [peers.png(), peers.webp(), *([] if no_jxl else peers.jxls(*map(int, jxl.split(","))))]
     rows: list[Row] = []
     left_out: list[str] = []
     for path in paths:
         try:
-            rows.append(measure(path, vae, effort, others))
+            rows.append(measure(path, vae, effort, others, grey=grey))
         except (BadImage, TooLarge) as error:
             left_out.append(str(error))
             print(f"left out: {error}", file=sys.stderr)

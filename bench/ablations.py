@@ -1,0 +1,138 @@
+"""What each choice in `photo` buys: small models trained alike but for one thing, and the real bytes of their files.
+
+`python -m bench.ablations [ROW]...` trains each row by `ablation.toml` with its changes, on the lists of
+`models/photo`, codes the validation pictures, reads them again and compares. A row that was trained before is not
+trained again (folders in OUTDIR/ablations).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from bbans import zoo
+from bbans.errors import BbansError
+from bbans.image.files import read_picture
+from bbans.image.picture import compress_picture, decompress_picture
+from bbans.train.data import find_images
+from bbans.train.export import export
+from bbans.train.loop import Recipe, train
+from bbans.train.run import read_recipe
+from bbans.train.tasks import PhotoTask
+from bbans.vae.photo import PhotoConfig
+from bench import common
+from bench.speed import size_of
+
+BASE = Path(__file__).with_name("ablation.toml")
+LISTS = common.ROOT / "models" / "photo"
+ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its model and of its mix
+    "base": {},
+    "no latents": {"model": {"latents": 0}},
+    "latents without warm-up": {"recipe": {"kl_warmup": 0}},
+    "16 latents": {"model": {"latents": 16}},
+    "K = 3": {"model": {"mixtures": 3}},
+    "K = 8": {"model": {"mixtures": 8}},
+    "heads of 16": {"model": {"hidden": 16}},
+    "heads of 64": {"model": {"hidden": 64}},
+    "32 channels": {"model": {"channels": 32}},
+    "64 channels": {"model": {"channels": 64}},
+    "1, 1, 1 blocks": {"model": {"blocks": (1, 1, 1)}},
+    "4, 2, 4 blocks": {"model": {"blocks": (4, 2, 4)}},
+    "finest level apart": {"model": {"distinct": 2}},
+    "two levels apart": {"model": {"distinct": 3}},
+    "clean crops only": {"mix": {"jpeg": 0.0, "grain": 0.0, "enlarge": 0.0, "chroma": 0.0, "grey": 0.0}},
+    "no scaling": {"mix": {"untouched": 1.0}},
+    "crops of 96": {"mix": {"crop": 96}},
+    "seed 1": {"recipe": {"seed": 1}},
+}
+
+
+def changed(base: Recipe, row: dict[str, dict[str, Any]]) -> Recipe:
+    """The recipe with a row's changes."""
+    model = replace(base.model, **row.get("model", {}))
+    return replace(base, model=model, mix=replace(base.mix, **row.get("mix", {})), **row.get("recipe", {}))
+
+
+def trained(recipe: Recipe, data: Path, out: Path) -> None:
+    """Train a row, or go on with it, unless it is done. Raises `BbansError`."""
+    if (out / zoo.WEIGHTS).exists():
+        return
+    assert isinstance(recipe.model, PhotoConfig)
+    lists = [LISTS / "train.txt"], [LISTS / "validation.txt"]
+    task = PhotoTask.of(recipe.model, *lists, data, recipe.mix, recipe.levels)
+    export(train(recipe, task, out, device=torch.device("cpu"), validate_every=recipe.steps), task, out)
+
+
+def coded(model: zoo.Model, paths: list[Path]) -> dict[str, float]:
+    """Bits per dim of the pictures' files, and seconds a megapixel to read them. Raises `BbansError`."""
+    bits, dims, pixels, seconds = 0.0, 0, 0, 0.0
+    for path in paths:
+        picture = read_picture(path)
+        data, _ = compress_picture(picture, model)
+        begin = perf_counter()
+        decoded = decompress_picture(data, lambda _: model)
+        seconds += perf_counter() - begin
+        if not np.array_equal(decoded.pixels, picture.pixels):
+            raise BbansError(f"{path}: other pixels come back")
+        bits, dims = bits + 8 * len(data), dims + picture.pixels.size
+        pixels += picture.width * picture.height
+    return {"total": bits / dims, "decompress": seconds / pixels * 1e6}
+
+
+@click.command()
+@click.argument("names", metavar="[ROW]...", nargs=-1, type=click.Choice([*ROWS]))
+@click.option("--data", type=click.Path(path_type=Path), default=common.DATA, help="What the lists are relative to.")
+@click.option("--steps", type=click.IntRange(1), help="Of each row, instead of the recipe's.")
+@common.output_option
+def main(names: tuple[str, ...], data: Path, steps: int | None, output: Path) -> None:
+    """Train and measure ROWs.  [default: all]"""
+    base = read_recipe(BASE, "photo")
+    base = replace(base, steps=steps or base.steps)
+    common.images([LISTS / "validation.txt"], "photos", data)  # or there is nothing to measure
+    paths = find_images([LISTS / "validation.txt"], data)
+    record: dict[str, dict[str, float]] = {}
+    for name in names or ROWS:
+        out = output / "ablations" / f"{name.replace(',', '').replace(' ', '-')}-{base.steps}"
+        try:
+            trained(changed(base, ROWS[name]), data, out)
+            model = zoo.load(out, device="cpu")
+            record[name] = {**coded(model, paths), **size_of(model, read_picture(paths[0]))}
+        except BbansError as error:
+            sys.exit(f"{name}: {error}")
+        print(f"{name}: {record[name]['total']:.4f}", file=sys.stderr)
+    first = next(iter(record.values()))["total"]
+    rows = [
+        [
+            name,
+            f"{row['total']:.4f}",
+            f"{100 * (row['total'] / first - 1):+.2f} %",
+            f"{row['mac_per_pixel'] / 1e3:.0f}",
+            f"{row['parameters']:,}",
+            f"{row['decompress']:.2f}",
+        ]
+        for name, row in record.items()
+    ]
+    lines = [
+        "# Ablations",
+        "",
+        f"- `{common.command_line('bench.ablations')}`",
+        f"- {common.machine_line()}",
+        f"- each row is trained for {base.steps:,} steps by `bench/ablation.toml` but for what it says; real bytes of",
+        f"  the {len(paths)} validation pictures",
+        "",
+        *common.table(["", "bits per dim", "change", "kMAC a pixel", "parameters", "decompress, s/MP"], rows),
+    ]
+    command = common.command_line("bench.ablations")
+    record_all = {"command": command, "machine": common.machine(), "steps": base.steps, "rows": record}
+    common.write_results(output, "ablations", record_all, lines)
+
+
+if __name__ == "__main__":
+    main()
