@@ -50,6 +50,9 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     "clean crops only": {"mix": {"jpeg": 0.0, "grain": 0.0, "enlarge": 0.0, "chroma": 0.0, "grey": 0.0}},
     "no scaling": {"mix": {"untouched": 1.0}},
     "crops of 96": {"mix": {"crop": 96}},
+    "Adam": {"recipe": {"optimiser": "adam"}},
+    "Adam, twice the rate": {"recipe": {"optimiser": "adam", "learning_rate": 1.6e-2}},
+    "half the rate": {"recipe": {"learning_rate": 4e-3}},
     "seed 1": {"recipe": {"seed": 1}},
 }
 

@@ -192,13 +192,14 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     Raises `BadImage` when the model takes no such pictures.
     """
     dims = pixels[0].size
-    first = _first_lanes(model, pixels.size)
+    depth = sampling(model.network.config)[1]
+    first = first_lanes(pixels.size * depth // 8)  # bilevel samples are worth less
     with arithmetic():
         chain = Strand(Message.empty(first, seed=PADDING_SEED), 0, None, 0.0 if want_elbo else None)
         batches, done = [], 0
         while done < len(pixels):
             count = _affordable_pictures(model, chain.message, dims, len(pixels) - done) if done else 1
-            lanes = _affordable_lanes(chain.message, count * dims)
+            lanes = _affordable_lanes(chain.message, count * dims * depth // 8)
             chain.message.resize(lanes)
             batch = pixels[done : done + count]
             chain = _pushed(_codec(model, batch.shape), chain, _planes(model, batch), count)
@@ -259,11 +260,6 @@ def _pushed(codec: Codec, chain: Strand, x: Tensor, count: int) -> Strand:
             break
     assert best
     return best
-
-
-def _first_lanes(model: Model, dims: int) -> int:
-    """Lanes of the first picture: fewer for a whole chain of bilevel pictures, whose samples are worth less."""
-    return first_lanes(dims * sampling(model.network.config)[1] // 8)
 
 
 def _affordable_pictures(model: Model, message: Message, dims: int, left: int) -> int:

@@ -10,8 +10,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ from bbans.vae.layers import channels_last
 from bbans.vae.photo import PhotoConfig
 
 CHECKPOINT = "checkpoint.pt"
+OPTIMISERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
+    "muon": Muon,
+    "adam": partial(torch.optim.Adam, betas=(0.9, 0.99)),
+}
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,14 @@ class Recipe:
     """Everything that decides a training run, as in a model's recipe.toml.
 
     kl_warmup: steps over which the weight of the KL grows from 0 to 1, so that latents learn to tell something before
-    they have to pay for it; after it the objective is the true −ELBO. levels, mix: of `photo`; deck: of `thumbnail`.
+    they have to pay for it; after it the objective is the true −ELBO. optimiser: a name in `OPTIMISERS`. levels, mix:
+    of `photo`; deck: of `thumbnail`. Raises `BbansError`.
     """
 
     steps: int = 10_000
     batch: int = 8
-    learning_rate: float = 2e-3
+    optimiser: str = "muon"
+    learning_rate: float = 5e-3
     warmup: int = 300
     ema: float = 0.999
     clip: float = 1.0
@@ -53,6 +60,10 @@ class Recipe:
     model: Config = field(default_factory=PhotoConfig)
     mix: Mix = field(default_factory=Mix)
     deck: Deck = field(default_factory=Deck)
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise BbansError(f"no optimiser {self.optimiser!r}; there are: {', '.join(OPTIMISERS)}")
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -134,7 +145,7 @@ def train(
     torch.manual_seed(recipe.seed)
     model, ema = (channels_last(task.network().to(device)) for _ in range(2))
     ema.load_state_dict(model.state_dict())
-    optimiser = Muon(model.parameters(), lr=recipe.learning_rate)
+    optimiser = OPTIMISERS[recipe.optimiser](model.parameters())
     start = 0
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():

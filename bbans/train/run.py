@@ -41,7 +41,9 @@ def read_recipe(path: Path, family: str) -> Recipe:
     with naming(path):
         model = config(**_values(path, raw.pop("model", {}), config()))
     mix, deck = Mix(**_values(path, raw.pop("mix", {}), Mix())), Deck(**_values(path, raw.pop("deck", {}), Deck()))
-    return Recipe(**_values(path, raw, Recipe()), model=model, mix=mix, deck=deck)
+    values = _values(path, raw, Recipe())
+    with naming(path):
+        return Recipe(**values, model=model, mix=mix, deck=deck)
 
 
 def _values(path: Path, table: Any, default: Recipe | Config | Mix | Deck) -> dict[str, Any]:

@@ -70,6 +70,15 @@ def test_the_loss_falls_and_the_result_is_a_model_that_codes(files: list[Path], 
     np.testing.assert_array_equal(decode_tile(model, payload, *pixels.shape), pixels)
 
 
+def test_the_recipe_names_the_optimiser(files: list[Path], tmp_path: Path) -> None:
+    kinds = {}
+    for name in ("muon", "adam"):
+        train(replace(RECIPE, steps=1, optimiser=name), task(files), tmp_path / name, device=CPU)
+        state = saved(tmp_path / name)["optimiser"]["state"][0]
+        kinds[name] = set(state)
+    assert kinds["adam"] == {"step", "exp_avg", "exp_avg_sq"} and kinds["muon"] <= {"step", "mean", "square"}
+
+
 def test_integer_weights_come_from_the_float_ones_beside_them(files: list[Path], tmp_path: Path) -> None:
     torch.manual_seed(0)
     export(PhotoVAE(SIZES), task(files), tmp_path / "first")

@@ -57,6 +57,7 @@ def test_the_models_recipes_can_be_read(name: str, family: str) -> None:
         ("steps = ", "not a recipe"),
         ("speed = 3", "unknown key 'speed'"),
         ("steps = 1.5", "steps must be like"),
+        ('optimiser = "sgd"', "no optimiser 'sgd'; there are: muon, adam"),
         ("[model]\nregional = 3", "unknown key 'regional'"),
         ("[deck]\nflip = 1", "flip must be like"),
         ("deck = 3", "must be a table"),
