@@ -37,6 +37,8 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     "no latents": {"model": {"latents": 0}},
     "latents without warm-up": {"recipe": {"kl_warmup": 0}},
     "16 latents": {"model": {"latents": 16}},
+    "latents of 4x4": {"model": {"region": 4}},
+    "latents of 2x2": {"model": {"region": 2}},
     "K = 3": {"model": {"mixtures": 3}},
     "K = 8": {"model": {"mixtures": 8}},
     "heads of 16": {"model": {"hidden": 16}},

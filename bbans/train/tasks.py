@@ -21,7 +21,7 @@ from bbans.train.stacks import Deck, load_stack
 from bbans.vae.bounds import LatentKL
 from bbans.vae.families import Network, elbo, picture_planes
 from bbans.vae.objectives import Bits, photo_bits, thumbnail_bits
-from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
+from bbans.vae.photo import PhotoConfig, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 
 HOLD_OUT = 20  # one picture in so many validates when none were named
@@ -61,10 +61,12 @@ class PhotoTask:
     levels: int
 
     def __post_init__(self) -> None:
-        if self.mix.crop >> self.levels < REGION:
+        if self.mix.crop >> self.levels < self.config.region:
             # smaller maps end in strided convolutions of one pixel, whose bf16 gradients oneDNN gets wrong
             # (PyTorch 2.13)
-            raise BbansError(f"crops for {self.levels} levels must be at least {REGION << self.levels} pixels wide")
+            raise BbansError(
+                f"crops for {self.levels} levels must be at least {self.config.region << self.levels} pixels wide"
+            )
 
     @classmethod
     def of(

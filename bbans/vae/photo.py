@@ -1,9 +1,9 @@
 """`photo`: a coarse-to-fine lattice model with regional stochastic latents, for pictures of any size.
 
 A level (see `bbans.vae.phases`) codes p(z) p(D | C, z) p(B | C, D, z) p(E | C, D, B); then C is split in turn. z is a
-few channels at 1/8 of C's size; its posterior sees C, D and B. E neither sees z nor is seen by its posterior, so that E
-can be pushed before z is popped and supply the initial bits. The finest levels may have networks of their own; all that
-are coarser share theirs.
+few channels for each region of C, of 8x8 positions or so; its posterior sees C, D and B. E neither sees z nor is seen
+by its posterior, so that E can be pushed before z is popped and supply the initial bits. The finest levels may have
+networks of their own; all that are coarser share theirs.
 
 The methods below are the topology, once: they run on real numbers while training and, after `bbans.exact` has
 replaced every `Conv`, on integers.
@@ -21,7 +21,6 @@ from bbans.errors import BadModel
 from bbans.vae.layers import Conv, posterior
 from bbans.vae.phases import Phases, check_sizes, enlarge
 
-REGION = 8  # one latent vector for 8x8 positions of C
 SAMPLES = 3  # Y, Co, Cg
 
 
@@ -29,13 +28,15 @@ SAMPLES = 3  # Y, Co, Cg
 class PhotoConfig:
     """Sizes of the networks. `latents` may be 0: the same model without stochastic latents.
 
-    distinct: how many levels' networks there are: those of the finest levels, the last for all coarser ones too.
+    region: one latent vector for so many positions of C both ways, a power of two and at least 2; distinct: how many
+    levels' networks there are: those of the finest levels, the last for all coarser ones too.
     """
 
     channels: int = 64
     hidden: int = 32
     mixtures: int = 4
     latents: int = 8
+    region: int = 8
     regional: int = 48
     blocks: tuple[int, int, int] = (2, 1, 2)
     distinct: int = 1
@@ -45,6 +46,8 @@ class PhotoConfig:
         check_sizes(self)
         if self.latents < 0:
             raise BadModel(f"latents: at least 0, not {self.latents}")
+        if self.region < 2 or self.region & (self.region - 1):
+            raise BadModel(f"region: 2, 4, 8 or another power of two, not {self.region}")
 
 
 class PhotoVAE(nn.Module):
@@ -61,14 +64,15 @@ class PhotoVAE(nn.Module):
 
     def probe_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
         """Shapes, without the batch, of the inputs of `probe`, for C of this size."""
-        regions = (-(-height // REGION), -(-width // REGION))
+        region = self.config.region
+        regions = (-(-height // region), -(-width // region))
         sizes = [(2 * SAMPLES, height, width), *[(SAMPLES, height, width)] * 2]
         return [*sizes, (self.config.latents, *regions)]
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
         """Everything the networks put out for given inputs: what a self-test compares between machines.
 
-        c: [N, 6, h, w]; d, b: [N, 3, h, w]; z: [N, latents, ceil(h/8), ceil(w/8)].
+        c: [N, 6, h, w]; d, b: [N, 3, h, w]; z: [N, latents, ceil(h/region), ceil(w/region)].
         """
         return [out for level in self.levels for out in cast(PhotoLevel, level).probe(c, d, b, z)]
 
@@ -80,33 +84,38 @@ class PhotoLevel(Phases):
         super().__init__(SAMPLES, config.channels, config.hidden, config.mixtures, config.blocks, level=name)
         self.config = config
         c, r, zc = config.channels, config.regional, config.latents
+        steps = config.region.bit_length() - 1
 
         def pyramid(part: str, channels_in: int) -> nn.Sequential:
+            sources = ["input", *(f"{name}{part}.{step}" for step in range(1, steps + 1))]
+            widths = [channels_in, *([r // 2] if steps > 1 else []), *([r] * max(1, steps - 1))]
             return nn.Sequential(
-                Conv(channels_in, r // 2, 3, stride=2, source="input", target=f"{name}{part}.1"),
-                Conv(r // 2, r, 3, stride=2, source=f"{name}{part}.1", target=f"{name}{part}.2"),
-                Conv(r, r, 3, stride=2, source=f"{name}{part}.2", target=f"{name}{part}.3"),
+                *(
+                    Conv(widths[i], widths[i + 1], 3, stride=2, source=sources[i], target=sources[i + 1])
+                    for i in range(steps)
+                )
             )
 
         self.region = pyramid("region", 6)
         if zc:
             self.encoder = pyramid("encoder", 12)
-            self.posterior = posterior(r, zc, source=f"{name}encoder.3")
+            self.posterior = posterior(r, zc, source=f"{name}encoder.{steps}")
             self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=False)
-        self.from_region = Conv(r, r, 3, source=f"{name}region.3", target=f"{name}decoder")
+        region = f"{name}region.{steps}"
+        self.from_region = Conv(r, r, 3, source=region, target=f"{name}decoder")
         self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)
-        self.region_db = Conv(r, 2 * c, 1, source=f"{name}region.3", target=f"{name}db", relu=False)
+        self.region_db = Conv(r, 2 * c, 1, source=region, target=f"{name}db", relu=False)
         nn.init.zeros_(self.region_db.weight)
         nn.init.zeros_(cast(Tensor, self.region_db.bias))
-        self.bias_e = Conv(r, c, 1, source=f"{name}region.3", target=f"{name}e", relu=False)
+        self.bias_e = Conv(r, c, 1, source=region, target=f"{name}e", relu=False)
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
         """The posterior's parameters, and those of each phase and channel; the inputs are those of the whole."""
         regions = self.regions(c)
         tell_d, tell_b = self.condition(regions, z if self.config.latents else None)
-        h_d = self.features_d(c, enlarge(tell_d, REGION, c))
-        h_b = self.features_b(h_d, d, enlarge(tell_b, REGION, c))
-        h_e = self.features_e(c, d, b, enlarge(self.condition_e(regions), REGION, c))
+        h_d = self.features_d(c, enlarge(tell_d, self.config.region, c))
+        h_b = self.features_b(h_d, d, enlarge(tell_b, self.config.region, c))
+        h_e = self.features_e(c, d, b, enlarge(self.condition_e(regions), self.config.region, c))
         out = [self.infer(c, d, b)] if self.config.latents else []
         for head, h in ((self.head_d, h_d), (self.head_b, h_b), (self.head_e, h_e)):
             for channel, mine in enumerate(head.split(h)):
@@ -116,7 +125,7 @@ class PhotoLevel(Phases):
     # -- latents -------------------------------------------------------------------------------------------------
 
     def regions(self, c: Tensor) -> Tensor:
-        """What C alone tells of each region. c: [N, 6, h, w] -> [N, regional, ceil(h/8), ceil(w/8)]."""
+        """What C alone tells of each region. c: [N, 6, h, w] -> [N, regional, ceil(h/region), ceil(w/region)]."""
         return self.region(c)
 
     def infer(self, c: Tensor, d: Tensor, b: Tensor) -> Tensor:
@@ -124,7 +133,7 @@ class PhotoLevel(Phases):
         return self.posterior(self.encoder(torch.cat([c, d, b], 1)))
 
     def condition(self, regions: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the networks of D and of B are told of each region: [N, channels, ceil(h/8), ceil(w/8)] each.
+        """What the networks of D and of B are told of each region: [N, channels, ceil(h/region), ceil(w/region)] each.
 
         The only way in which z is seen. What C tells also goes beside it, free of its noise.
         """

@@ -11,7 +11,7 @@ from bbans.vae import lattice
 from bbans.vae.families import begin_from
 from bbans.vae.layers import Conv, Residual
 from bbans.vae.objectives import photo_bits
-from bbans.vae.photo import REGION, PhotoConfig, PhotoVAE
+from bbans.vae.photo import PhotoConfig, PhotoVAE
 
 CONFIG = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=3, regional=8, blocks=(1, 1, 1), distinct=2)
 
@@ -26,7 +26,7 @@ def model() -> PhotoVAE:
 def maps(h: int, w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs of `probe`."""
     generator = torch.Generator().manual_seed(h * w)
-    sizes = [(6, h, w), (3, h, w), (3, h, w), (CONFIG.latents, -(-h // REGION), -(-w // REGION))]
+    sizes = [(6, h, w), (3, h, w), (3, h, w), (CONFIG.latents, -(-h // CONFIG.region), -(-w // CONFIG.region))]
     c, d, b, z = (torch.randn(2, *size, generator=generator) for size in sizes)
     return c, d, b, z
 
@@ -41,8 +41,17 @@ def test_every_map_has_the_size_of_c(model: PhotoVAE, h: int, w: int) -> None:
     both = model.probe(*maps(h, w))
     posterior, *params = both[:10]
     assert len(both) == 20
-    assert posterior.shape == (2, 2 * CONFIG.latents, -(-h // REGION), -(-w // REGION))
+    assert posterior.shape == (2, 2 * CONFIG.latents, -(-h // CONFIG.region), -(-w // CONFIG.region))
     assert len(params) == 9 and all(p.shape == (2, 3 * CONFIG.mixtures, h, w) for p in params)
+
+
+@pytest.mark.parametrize("region", [2, 4, 16])
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5)])
+def test_regions_of_other_sizes(region: int, h: int, w: int) -> None:
+    level = PhotoVAE(replace(CONFIG, region=region)).requires_grad_(False).level(0)
+    c, d, b, _ = maps(h, w)
+    shape = (2, CONFIG.regional, -(-h // region), -(-w // region))
+    assert level.regions(c).shape == shape and level.infer(c, d, b).shape == (2, 2 * CONFIG.latents, *shape[2:])
 
 
 def test_only_d_and_b_see_the_latents(model: PhotoVAE) -> None:
