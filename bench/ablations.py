@@ -1,8 +1,8 @@
 """What each choice in `photo` buys: small models trained alike but for one thing, and the real bytes of their files.
 
 `python -m bench.ablations [ROW]...` trains each row by `ablation.toml` with its changes, on the lists of
-`models/photo`, codes the validation pictures, reads them again and compares. A row that was trained before is not
-trained again (folders in OUTDIR/ablations).
+`models/photo`, codes the validation pictures, reads them again and compares. A row that was trained before, by the same
+recipe, is not trained again (folders in OUTDIR/ablations): after a change of the code, name another OUTDIR.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bbans import zoo
 from bbans.errors import BbansError
 from bbans.image.files import read_picture
 from bbans.image.picture import compress_picture, decompress_picture
-from bbans.train.data import find_images
+from bbans.memory import keep_large_buffers
 from bbans.train.export import export
-from bbans.train.loop import Recipe, train
+from bbans.train.loop import Recipe, check_same_run, train
 from bbans.train.run import read_recipe
 from bbans.train.tasks import PhotoTask
 from bbans.vae.photo import PhotoConfig
@@ -66,7 +66,8 @@ def changed(base: Recipe, row: dict[str, dict[str, Any]]) -> Recipe:
 
 
 def trained(recipe: Recipe, data: Path, out: Path) -> None:
-    """Train a row, or go on with it, unless it is done. Raises `BbansError`."""
+    """Train a row, or go on with it, unless it is done. Raises `BbansError`, also if it was done by another recipe."""
+    check_same_run(recipe, out)
     if (out / zoo.WEIGHTS).exists():
         return
     assert isinstance(recipe.model, PhotoConfig)
@@ -100,8 +101,8 @@ def main(names: tuple[str, ...], data: Path, steps: int | None, output: Path) ->
     """Train and measure ROWs.  [default: all]"""
     base = read_recipe(BASE, "photo")
     base = replace(base, steps=steps or base.steps)
-    common.images([LISTS / "validation.txt"], "photos", data)  # or there is nothing to measure
-    paths = find_images([LISTS / "validation.txt"], data)
+    paths = common.images([LISTS / "validation.txt"], "photos", data)
+    keep_large_buffers()  # as the command does
     record: dict[str, dict[str, float]] = {}
     for name in names or ROWS:
         out = output / "ablations" / f"{name.replace(',', '').replace(' ', '-')}-{base.steps}"
@@ -132,7 +133,10 @@ def main(names: tuple[str, ...], data: Path, steps: int | None, output: Path) ->
         f"- each row is trained for {base.steps:,} steps by `bench/ablation.toml` but for what it says; real bytes of",
         f"  the {len(paths)} validation pictures",
         "",
-        *common.table(["", "bits per dim", "change", "kMAC a pixel", "parameters", "decompress, s/MP"], rows),
+        *common.table(
+            ["", "bits per dim", f"against {next(iter(record))}", "kMAC a pixel", "parameters", "decompress, s/MP"],
+            rows,
+        ),
     ]
     command = common.command_line("bench.ablations")
     record_all = {"command": command, "machine": common.machine(), "steps": base.steps, "rows": record}

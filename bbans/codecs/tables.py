@@ -26,7 +26,7 @@ MASS = (1 << PRECISION) - 64  # a table ends here: in 24 bits, room for a floor 
 
 
 def scale_of(index: NDArray[Any]) -> NDArray[np.float64]:
-    """Scales, in units, of indices. For accounting only."""
+    """Scales, in units, of indices. For accounting and for guesses only."""
     return np.exp2((np.asarray(index) - SCALE_OF_ONE) / PER_OCTAVE)
 
 

@@ -15,7 +15,7 @@ from bbans.image.planes import Latents, Layer, LevelCodec, Planes, Size, Strands
 from bbans.vae import lattice
 from bbans.vae.families import Network
 from bbans.vae.objectives import level_count
-from bbans.vae.phases import Phases, enlarge
+from bbans.vae.phases import Phases
 from bbans.vae.photo import SAMPLES, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Tables
@@ -53,7 +53,7 @@ class _Photo:
         layer = Layer(self.tables, net.config.latents, (regions.shape[-2], regions.shape[-1]))
 
         def d_b(z: Tensor | None) -> Codec:
-            told_d, told_b = (enlarge(told, net.config.region, c) for told in net.condition(regions, z))
+            told_d, told_b = net.condition(regions, z, c)
             return level.d_b(told_d, told_b)
 
         def posterior(d_b: tuple[Tensor, Tensor]) -> Codec:
@@ -61,7 +61,7 @@ class _Photo:
             return layer.posterior(net.infer(level.see_c, see_d, see_b))
 
         def e_given(d_b: tuple[Tensor, Tensor]) -> Codec:
-            return level.e(d_b, enlarge(net.condition_e(regions), net.config.region, c), grows=not depth)
+            return level.e(d_b, net.condition_e(regions, c), grows=not depth)
 
         if not net.config.latents:
             return dependent(d_b(None), e_given)

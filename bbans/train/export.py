@@ -16,6 +16,7 @@ from safetensors.torch import save_file as save_torch
 
 from bbans.codecs.latent import logistic_edges
 from bbans.codecs.tables import logistic_tables
+from bbans.errors import BadModel
 from bbans.exact.export import calibrate, install, quantise
 from bbans.exact.selftest import answers
 from bbans.train.tasks import Task
@@ -24,11 +25,15 @@ from bbans.zoo import FLOAT_WEIGHTS, WEIGHTS
 
 
 def export(model: Network, task: Task, out: Path) -> None:
-    """Write `weights.safetensors` and `float.safetensors` of a trained float model. Raises `BadModel` if it can't be
-    exact. The task's calibration pictures set the scales."""
+    """Write `weights.safetensors` and `float.safetensors` of a trained float model, whose weights are rounded in place.
+
+    The task's calibration pictures set the scales. Raises `BadModel` if it can't be exact.
+    """
     out.mkdir(parents=True, exist_ok=True)
     model = model.float().cpu().eval()
     halves = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in halves.values()):
+        raise BadModel("the weights have grown beyond half precision")
     model.load_state_dict(halves)
     torch.manual_seed(0)
 

@@ -104,7 +104,10 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
     if (out / CHECKPOINT).exists():
         saved = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
         before, now = json.loads(saved["recipe"]), json.loads(json.dumps(asdict(recipe)))
-        if others := [key for key in before if key != "steps" and before[key] != now[key]]:
+        # what recipes did not say when the run began
+        before["model"] = json.loads(json.dumps(asdict(type(recipe.model)()))) | before["model"]
+        before.setdefault("optimiser", "muon" if "momentum" in saved["optimiser"]["param_groups"][0] else "adam")
+        if others := [key for key in now if key != "steps" and before.get(key) != now[key]]:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
 
 

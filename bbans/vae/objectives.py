@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bbans.vae import lattice, likelihoods
 from bbans.vae.layers import INPUT_DIGITS
-from bbans.vae.phases import PHASES, Head, Phases, enlarge
+from bbans.vae.phases import PHASES, Head, Phases
 from bbans.vae.photo import PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 
@@ -121,8 +121,8 @@ def photo_bits(
             z, elements = latent_bits(nets.infer(views.see_c, views.see_d, views.see_b))
             keep(f"kl{level}", elements)
             kl = elements.sum((1, 2, 3))
-        told_d, told_b = (enlarge(told, nets.config.region, views.c) for told in nets.condition(regions, z))
-        told_e = enlarge(nets.condition_e(regions), nets.config.region, views.c)
+        told_d, told_b = nets.condition(regions, z, views.c)
+        told_e = nets.condition_e(regions, views.c)
         phases = level_bits(nets, views, (told_d, told_b, told_e), samples=1 if grey else 3)
         bits |= {f"{phase}{level}": v for phase, v in zip(PHASES, phases, strict=True)} | {f"kl{level}": kl}
         x = views.c

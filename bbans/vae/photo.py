@@ -11,6 +11,7 @@ replaced every `Conv`, on integers.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,14 +23,15 @@ from bbans.vae.layers import Conv, posterior
 from bbans.vae.phases import Phases, check_sizes, enlarge
 
 SAMPLES = 3  # Y, Co, Cg
+REGIONS = (2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
 class PhotoConfig:
     """Sizes of the networks. `latents` may be 0: the same model without stochastic latents.
 
-    region: one latent vector for so many positions of C both ways, a power of two and at least 2; distinct: how many
-    levels' networks there are: those of the finest levels, the last for all coarser ones too.
+    region: one latent vector for so many positions of C both ways; distinct: how many levels' networks there are: those
+    of the finest levels, the last for all coarser ones too.
     """
 
     channels: int = 64
@@ -46,8 +48,8 @@ class PhotoConfig:
         check_sizes(self)
         if self.latents < 0:
             raise BadModel(f"latents: at least 0, not {self.latents}")
-        if self.region < 2 or self.region & (self.region - 1):
-            raise BadModel(f"region: 2, 4, 8 or another power of two, not {self.region}")
+        if self.region not in REGIONS:
+            raise BadModel(f"region: one of {', '.join(map(str, REGIONS))}, not {self.region}")
 
 
 class PhotoVAE(nn.Module):
@@ -87,13 +89,11 @@ class PhotoLevel(Phases):
         steps = config.region.bit_length() - 1
 
         def pyramid(part: str, channels_in: int) -> nn.Sequential:
-            sources = ["input", *(f"{name}{part}.{step}" for step in range(1, steps + 1))]
-            widths = [channels_in, *([r // 2] if steps > 1 else []), *([r] * max(1, steps - 1))]
+            widths = [channels_in, *([r // 2] if steps > 1 else []), *[r] * max(1, steps - 1)]
+            scales = ["input", *(f"{name}{part}.{step}" for step in range(1, steps + 1))]
+            ends = zip(itertools.pairwise(widths), itertools.pairwise(scales), strict=True)
             return nn.Sequential(
-                *(
-                    Conv(widths[i], widths[i + 1], 3, stride=2, source=sources[i], target=sources[i + 1])
-                    for i in range(steps)
-                )
+                *(Conv(*channels, 3, stride=2, source=source, target=target) for channels, (source, target) in ends)
             )
 
         self.region = pyramid("region", 6)
@@ -101,21 +101,21 @@ class PhotoLevel(Phases):
             self.encoder = pyramid("encoder", 12)
             self.posterior = posterior(r, zc, source=f"{name}encoder.{steps}")
             self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=False)
-        region = f"{name}region.{steps}"
-        self.from_region = Conv(r, r, 3, source=region, target=f"{name}decoder")
+        seen = f"{name}region.{steps}"
+        self.from_region = Conv(r, r, 3, source=seen, target=f"{name}decoder")
         self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)
-        self.region_db = Conv(r, 2 * c, 1, source=region, target=f"{name}db", relu=False)
+        self.region_db = Conv(r, 2 * c, 1, source=seen, target=f"{name}db", relu=False)
         nn.init.zeros_(self.region_db.weight)
         nn.init.zeros_(cast(Tensor, self.region_db.bias))
-        self.bias_e = Conv(r, c, 1, source=region, target=f"{name}e", relu=False)
+        self.bias_e = Conv(r, c, 1, source=seen, target=f"{name}e", relu=False)
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
         """The posterior's parameters, and those of each phase and channel; the inputs are those of the whole."""
         regions = self.regions(c)
-        tell_d, tell_b = self.condition(regions, z if self.config.latents else None)
-        h_d = self.features_d(c, enlarge(tell_d, self.config.region, c))
-        h_b = self.features_b(h_d, d, enlarge(tell_b, self.config.region, c))
-        h_e = self.features_e(c, d, b, enlarge(self.condition_e(regions), self.config.region, c))
+        told_d, told_b = self.condition(regions, z if self.config.latents else None, c)
+        h_d = self.features_d(c, told_d)
+        h_b = self.features_b(h_d, d, told_b)
+        h_e = self.features_e(c, d, b, self.condition_e(regions, c))
         out = [self.infer(c, d, b)] if self.config.latents else []
         for head, h in ((self.head_d, h_d), (self.head_b, h_b), (self.head_e, h_e)):
             for channel, mine in enumerate(head.split(h)):
@@ -132,16 +132,16 @@ class PhotoLevel(Phases):
         """Parameters [N, 2 latents, ...] of q(z | C, D, B): means, then log2-scales."""
         return self.posterior(self.encoder(torch.cat([c, d, b], 1)))
 
-    def condition(self, regions: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the networks of D and of B are told of each region: [N, channels, ceil(h/region), ceil(w/region)] each.
+    def condition(self, regions: Tensor, z: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What the networks of D and of B are told of each region, at the size of `like`: [N, channels, h, w] each.
 
         The only way in which z is seen. What C tells also goes beside it, free of its noise.
         """
         add = self.from_latent(z) if z is not None else None
         told = self.bias_db(self.from_region(regions, add=add)) + self.region_db(regions)
-        d, b = told.chunk(2, 1)
+        d, b = enlarge(told, self.config.region, like).chunk(2, 1)
         return d, b
 
-    def condition_e(self, regions: Tensor) -> Tensor:
-        """What the network of E is told of each region: what C alone tells."""
-        return self.bias_e(regions)
+    def condition_e(self, regions: Tensor, like: Tensor) -> Tensor:
+        """What the network of E is told of each region, at the size of `like`: what C alone tells."""
+        return enlarge(self.bias_e(regions), self.config.region, like)

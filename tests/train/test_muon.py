@@ -75,3 +75,25 @@ def test_parameters_without_gradients_stay() -> None:
     before = network.weight.clone()
     Muon(network.parameters(), lr=1.0).step()
     assert torch.equal(network.weight, before)
+
+
+def test_resumed_is_as_uninterrupted() -> None:
+    torch.manual_seed(0)
+    network = nn.Conv2d(20, 30, 3)
+    optimiser = Muon(network.parameters())
+
+    def steps(network: nn.Conv2d, optimiser: Muon) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            optimiser.zero_grad()
+            network(torch.randn(1, 20, 5, 5, generator=generator)).square().sum().backward()
+            optimiser.step()
+        return list(network.parameters())
+
+    steps(network, optimiser)
+    other = nn.Conv2d(20, 30, 3)
+    other.load_state_dict(network.state_dict())
+    resumed = Muon(other.parameters())
+    resumed.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    for mine, theirs in zip(steps(network, optimiser), steps(other, resumed), strict=True):
+        assert torch.equal(mine, theirs)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bbans.errors import BadModel
 from bbans.vae import lattice
 from bbans.vae.families import begin_from
 from bbans.vae.layers import Conv, Residual
@@ -52,6 +53,12 @@ def test_regions_of_other_sizes(region: int, h: int, w: int) -> None:
     c, d, b, _ = maps(h, w)
     shape = (2, CONFIG.regional, -(-h // region), -(-w // region))
     assert level.regions(c).shape == shape and level.infer(c, d, b).shape == (2, 2 * CONFIG.latents, *shape[2:])
+
+
+@pytest.mark.parametrize("region", [1, 3, 64])
+def test_regions_of_no_size(region: int) -> None:
+    with pytest.raises(BadModel, match="region: one of 2, 4, 8, 16, 32"):
+        replace(CONFIG, region=region)
 
 
 def test_only_d_and_b_see_the_latents(model: PhotoVAE) -> None:
