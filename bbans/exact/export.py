@@ -49,9 +49,22 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
     """Integer weights, biases and shifts of every `Conv`, as tensors to be saved.
 
     Each output channel gets the finest weights for which no partial sum can reach 2^24 (see `largest_sum`), so a
-    network that can't be exact can't be made. digits: of each named scale, as by `calibrate`.
+    network that can't be exact can't be made. digits: of each named scale, as by `calibrate`; scales for which weights
+    are too large, such as those of activations that have died out, are made coarser.
     """
+    digits = dict(digits)
+    while True:
+        tensors, excess = _quantised(network, digits)
+        if not excess:
+            return tensors
+        for name, too_many in excess.items():
+            digits[name] -= too_many
+
+
+def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The tensors; and how many digits too many there are of which scales."""
     tensors: dict[str, Tensor] = {}
+    excess: dict[str, int] = {}
     for name, layer in network.named_modules():
         if not isinstance(layer, Conv):
             continue
@@ -75,12 +88,14 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
             if not bool(too_large.any()):
                 break
             weight_digits = weight_digits - too_large.to(torch.int32)
-        if bool((shift < 1).any()):
-            raise BadModel(f"{name}: weights are too large to be exact at this scale")
+        if (too_many := 1 - int(shift.min())) > 0:
+            if layer.target == "params" or not math.isfinite(float(mass.max())):
+                raise BadModel(f"{name}: weights are too large to be exact")
+            excess[layer.target] = max(too_many, excess.get(layer.target, 0))
         tensors[f"{name}.weight"] = w.to(torch.int16)
         tensors[f"{name}.bias"] = b.to(torch.int32)
         tensors[f"{name}.shift"] = shift.to(torch.int32)
-    return tensors
+    return tensors, excess
 
 
 def largest_sum(weight: Tensor, bias: Tensor, shift: Tensor, source: str) -> Tensor:

@@ -56,6 +56,20 @@ def test_the_integer_network_follows_the_float_one() -> None:
         assert error < 0.6 / 2**digits + 0.01 * expected[:, parameter].abs().max()
 
 
+def test_a_scale_of_nothing_but_zeros_is_as_coarse_as_its_weights_want() -> None:
+    """Activations that have died out say nothing of their scale, and their weights may be as large as any."""
+    made = network()
+    with torch.no_grad():
+        made[0].weight.mul_(300.0)
+        made[0].bias.fill_(-1e5)
+    digits = calibrate(made, lambda: made(inputs() / 2**INPUT_DIGITS))
+    expected = made(inputs() / 2**INPUT_DIGITS).detach()
+    install(made, quantise(made, digits))
+    with arithmetic():
+        out = made(inputs()) / torch.tensor([2.0**8, 2.0**3])[:, None, None]
+    assert ((out - expected).abs() <= torch.tensor([2.0**-8, 2.0**-3])[:, None, None]).all()
+
+
 @given(st.floats(-30, 8))
 def test_every_sum_is_exact_or_there_is_no_model(octaves: float) -> None:
     made = network(2.0**octaves)
