@@ -125,10 +125,11 @@ def main(names: tuple[str, ...], data: Path, steps: int | None, output: Path) ->
         ]
         for name, row in record.items()
     ]
+    command = common.command_line("bench.ablations")
     lines = [
         "# Ablations",
         "",
-        f"- `{common.command_line('bench.ablations')}`",
+        f"- `{command}`",
         f"- {common.machine_line()}",
         f"- each row is trained for {base.steps:,} steps by `bench/ablation.toml` but for what it says; real bytes of",
         f"  the {len(paths)} validation pictures",
@@ -138,9 +139,8 @@ def main(names: tuple[str, ...], data: Path, steps: int | None, output: Path) ->
             rows,
         ),
     ]
-    command = common.command_line("bench.ablations")
-    record_all = {"command": command, "machine": common.machine(), "steps": base.steps, "rows": record}
-    common.write_results(output, "ablations", record_all, lines)
+    results = {"command": command, "machine": common.machine(), "steps": base.steps, "rows": record}
+    common.write_results(output, "ablations", results, lines)
 
 
 if __name__ == "__main__":
