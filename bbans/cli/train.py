@@ -40,6 +40,14 @@ import click
     help="A model's folder to begin from, instead of from random weights. A thumbnail may begin from a photo.",
 )
 @click.option(
+    "--at",
+    "initial_step",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The step of the recipe that the weights of --init were made by: what comes before it is left out.",
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
 )
 def train(
@@ -51,6 +59,7 @@ def train(
     root: Path | None,
     device: str,
     initial: Path | None,
+    initial_step: int,
 ) -> None:
     """Train a model of a FAMILY on your own pictures.
 
@@ -75,4 +84,5 @@ def train(
         root=root,
         device=device,
         initial=initial,
+        initial_step=initial_step,
     )

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from bbans.errors import BadModel, BbansError
 from bbans.image.files import naming
 from bbans.train.data import Mix
 from bbans.train.muon import Muon
+from bbans.train.revive import revive
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
 from bbans.vae.families import Config, Network, begin_from
@@ -32,9 +33,10 @@ from bbans.vae.layers import channels_last
 from bbans.vae.photo import PhotoConfig
 
 CHECKPOINT = "checkpoint.pt"
-OPTIMISERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
+REVIVAL_BATCHES = 8  # a unit that is 0 for all of them is dead
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "muon": Muon,
-    "adam": partial(torch.optim.Adam, betas=(0.9, 0.99)),
+    "adam": partial(torch.optim.AdamW, betas=(0.9, 0.99)),
 }
 
 
@@ -43,19 +45,24 @@ class Recipe:
     """Everything that decides a training run, as in a model's recipe.toml.
 
     kl_warmup: steps over which the weight of the KL grows from 0 to 1, so that latents learn to tell something before
-    they have to pay for it; after it the objective is the true −ELBO. optimiser: a name in `OPTIMISERS`. levels, mix:
-    of `photo`; deck: of `thumbnail`. Raises `BbansError`.
+    they have to pay for it; after it the objective is the true −ELBO. restarts: steps at which training begins anew
+    from the averaged weights: warm-up, cosine and optimiser (Loshchilov & Hutter 2017, arXiv:1608.03983), and dead
+    units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`;
+    weight_decay: decoupled, relative to the learning rate. levels, mix: of `photo`; deck: of `thumbnail`. Raises
+    `BbansError`.
     """
 
     steps: int = 10_000
     batch: int = 8
     optimiser: str = "muon"
     learning_rate: float = 5e-3
+    weight_decay: float = 0.0
     warmup: int = 300
     ema: float = 0.999
     clip: float = 1.0
     seed: int = 0
     kl_warmup: int = 0
+    restarts: tuple[int, ...] = ()
     levels: int = 4  # of each crop; coarser ones are too few pixels to matter
     model: Config = field(default_factory=PhotoConfig)
     mix: Mix = field(default_factory=Mix)
@@ -64,13 +71,20 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise BbansError(f"no optimiser {self.optimiser!r}; there are: {', '.join(OPTIMISERS)}")
+        ascending = all(isinstance(step, int) for step in self.restarts) and [*self.restarts] == sorted(
+            {*self.restarts}
+        )
+        if not ascending or min(self.restarts, default=1) < 1:
+            raise BbansError(f"restarts: steps after the first, one after another; not {list(self.restarts)}")
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine to 1 % of the peak."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    """Between restarts: linear warm-up, then a cosine to 1 % of the peak."""
+    begin = max((restart for restart in recipe.restarts if restart <= step), default=0)
+    end = min((restart for restart in recipe.restarts if restart > step), default=recipe.steps)
+    if step < begin + recipe.warmup:
+        return recipe.learning_rate * (step - begin + 1) / recipe.warmup
+    done = (step - begin - recipe.warmup) / max(1, end - begin - recipe.warmup)
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
@@ -106,9 +120,20 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
         before, now = json.loads(saved["recipe"]), json.loads(json.dumps(asdict(recipe)))
         # what recipes did not say when the run began
         before["model"] = json.loads(json.dumps(asdict(type(recipe.model)()))) | before["model"]
+        before = {"weight_decay": 0.0, "restarts": []} | before
         before.setdefault("optimiser", "muon" if "momentum" in saved["optimiser"]["param_groups"][0] else "adam")
         if others := [key for key in now if key != "steps" and before.get(key) != now[key]]:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
+
+
+def _revive(recipe: Recipe, task: Task, network: nn.Module, step: int) -> int:
+    """Alike in all processes, whatever random state they are in."""
+    batches = task.batches(recipe.batch, recipe.seed + 1000 * step)
+    device = next(network.parameters()).device
+    pictures = [torch.from_numpy(next(batches)).to(device) for _ in range(REVIVAL_BATCHES)]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(recipe.seed + step)
+        return revive(network, lambda: [task.bits(network, pixels) for pixels in pictures])
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -126,6 +151,7 @@ def train(
     *,
     device: torch.device,
     initial: Path | None = None,
+    initial_step: int = 0,
     checkpoint_minutes: float = 3.0,
     validate_every: int = 1000,
     stop_after: float = math.inf,
@@ -133,9 +159,10 @@ def train(
 ) -> Any:
     """Train or resume the run in `out`; returns the EMA model. Random state follows from the seed and the first step.
 
-    initial: float weights (.safetensors) to begin with, of a model of the recipe's sizes; stop_after: seconds after
-    which it checkpoints and returns early; report(step, record) is called every 20 steps, and with what was validated.
-    Raises `BbansError`.
+    initial: float weights (.safetensors) to begin with, of a model of the recipe's sizes; initial_step: the step of the
+    recipe that these were made by; stop_after: seconds after
+    which it checkpoints and returns early; report(step, record) is called every 20 steps, at restarts, and with what
+    was validated. Raises `BbansError`.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
@@ -148,8 +175,9 @@ def train(
     torch.manual_seed(recipe.seed)
     model, ema = (channels_last(task.network().to(device)) for _ in range(2))
     ema.load_state_dict(model.state_dict())
-    optimiser = OPTIMISERS[recipe.optimiser](model.parameters())
-    start = 0
+    fresh = partial(OPTIMISERS[recipe.optimiser], weight_decay=recipe.weight_decay)
+    optimiser = fresh(model.parameters())
+    start = initial_step
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -194,6 +222,12 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16)  # for gradients only; validation and export are float32
     done = start
     for step in range(start, recipe.steps):
+        if step in recipe.restarts:
+            model.load_state_dict(ema.state_dict())
+            revived = _revive(recipe, task, model, step)
+            ema.load_state_dict(model.state_dict())
+            optimiser = fresh(model.parameters())
+            log(step, {"restart": True, "revived": revived})
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
         pixels = torch.from_numpy(next(batches)).to(device)

@@ -25,7 +25,8 @@ LEAST = 16  # smaller matrices have too few directions to gain
 class Muon(torch.optim.Optimizer):
     """For the parameters of convolutional networks; those of 4 dimensions are kernels.
 
-    momentum: of the orthogonal steps; betas: of Adam's.
+    momentum: of the orthogonal steps; betas: of Adam's; weight_decay: what a step takes away, as a share of the kernels
+    that take orthogonal steps, for a learning rate of 1.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Muon(torch.optim.Optimizer):
         lr: float = 5e-3,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "betas": betas})
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -64,6 +67,7 @@ class Muon(torch.optim.Optimizer):
         updates = orthogonal(torch.stack(ahead))
         scale = ADAMS_RMS * max(updates.shape[1:]) ** 0.5
         for kernel, update in zip(kernels, updates, strict=True):
+            kernel.mul_(1 - group["lr"] * group["weight_decay"])
             kernel.add_(update.view(kernel.shape), alpha=-group["lr"] * scale)
 
     def _adam(self, parameter: Tensor, group: dict[str, Any]) -> None:

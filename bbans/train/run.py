@@ -72,11 +72,14 @@ def main_train(
     root: Path | None,
     device: str,
     initial: Path | None = None,
+    initial_step: int = 0,
 ) -> None:
     """Train, or resume, and export to `output`. Raises `BbansError`."""
     if family not in FAMILIES:
         raise BbansError(f"no model family {family!r}; there are: {', '.join(FAMILIES)}")
     recipe = read_recipe(config, family) if config else Recipe(model=FAMILIES[family].config())
+    if not 0 <= initial_step <= recipe.steps or (initial_step and not initial):
+        raise BbansError("--at: a step of the recipe, of the weights that --init names")
     task = _task(recipe, data, validation, root)
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     weights = initial / FLOAT_WEIGHTS if initial else None
@@ -87,7 +90,7 @@ def main_train(
     first = os.environ.get("RANK", "0") == "0"
     with ExitStack() as stack:
         report = stack.enter_context(_Progress(recipe.steps)) if first else _silent
-        ema = train(recipe, task, output, device=place, initial=weights, report=report)
+        ema = train(recipe, task, output, device=place, initial=weights, initial_step=initial_step, report=report)
     if first:
         export(ema, task, output)
 
@@ -139,6 +142,9 @@ class _Progress:
         self.bar.stop()
 
     def __call__(self, step: int, record: dict[str, Any]) -> None:
+        if "revived" in record:
+            self.console.print(f"step {step}: begins anew, {record['revived']} dead units live again", highlight=False)
+            return
         if "validation" in record:
             self.console.print(f"step {step}: {_sentence(record['validation'])}", highlight=False)
             return

@@ -46,6 +46,28 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert rates[5:] == sorted(rates[5:], reverse=True) and rates[-1] == pytest.approx(1e-4)
 
 
+def test_the_learning_rate_begins_anew_at_restarts() -> None:
+    recipe = replace(RECIPE, restarts=(30,))
+    rates = [learning_rate(recipe, step) for step in range(RECIPE.steps + 1)]
+    assert rates[:30] == [learning_rate(replace(RECIPE, steps=30), step) for step in range(30)] and rates[29] < 2e-4
+    assert rates[30:60] == rates[:30]
+
+
+def test_a_restart_goes_on_from_the_averaged_weights(files: list[Path], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=4, restarts=(3,), ema=0.5)
+    whole = train(recipe, task(files), tmp_path / "whole", device=CPU)
+    half = train(replace(recipe, steps=3), task(files), tmp_path / "half", device=CPU)
+    assert len({*saved(tmp_path / "whole")["optimiser"]["state"]}) > 0
+    export(half, task(files), tmp_path / "half")
+    rest = {"device": CPU, "initial": tmp_path / "half" / zoo.FLOAT_WEIGHTS, "initial_step": 3}
+    records: list[tuple[int, dict[str, Any]]] = []
+    train(recipe, task(files), tmp_path / "rest", report=lambda *record: records.append(record), **rest)
+    assert records[0] == (3, {"restart": True, "revived": records[0][1]["revived"]})
+    states = [saved(tmp_path / name)["optimiser"]["state"] for name in ("whole", "rest")]
+    assert {s["step"] for state in states for s in state.values() if "step" in s} == {1}  # the optimiser is fresh
+    assert not torch.equal(whole.levels[0].enter_d.weight, half.levels[0].enter_d.weight)
+
+
 def test_the_loss_falls_and_the_result_is_a_model_that_codes(files: list[Path], tmp_path: Path) -> None:
     records: list[tuple[int, dict[str, Any]]] = []
     start = validation_bits(task(files), PhotoVAE(SIZES), CPU)["bpd"]
@@ -150,7 +172,7 @@ def test_runs_from_before_recipes_named_all_go_on(optimiser: str, files: list[Pa
     train(recipe, task(files, sizes), tmp_path, device=CPU)
     state = saved(tmp_path)
     old = json.loads(state["recipe"])
-    del old["optimiser"], old["model"]["region"]
+    del old["optimiser"], old["model"]["region"], old["weight_decay"], old["restarts"]
     torch.save({**state, "recipe": json.dumps(old)}, tmp_path / "checkpoint.pt")
     train(replace(recipe, steps=2), task(files, sizes), tmp_path, device=CPU)
     assert saved(tmp_path)["step"] == 2

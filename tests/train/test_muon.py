@@ -97,3 +97,14 @@ def test_resumed_is_as_uninterrupted() -> None:
     resumed.load_state_dict(copy.deepcopy(optimiser.state_dict()))
     for mine, theirs in zip(steps(network, optimiser), steps(other, resumed), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_weights_decay_and_biases_do_not() -> None:
+    plain, decayed = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+    decayed.load_state_dict(plain.state_dict())
+    before = plain.weight.detach().clone()
+    for network, decay in ((plain, 0.0), (decayed, 0.5)):
+        network(torch.ones(1, 16, 1, 1)).sum().backward()
+        Muon(network.parameters(), lr=0.1, weight_decay=decay).step()
+    torch.testing.assert_close(plain.weight - decayed.weight, 0.05 * before)
+    assert torch.equal(plain.bias, decayed.bias)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,10 @@ def test_the_models_recipes_can_be_read(name: str, family: str) -> None:
         ("speed = 3", "unknown key 'speed'"),
         ("steps = 1.5", "steps must be like"),
         ('optimiser = "sgd"', "no optimiser 'sgd'; there are: muon, adam"),
+        ("restarts = [5, 3]", r"restarts: steps after the first, one after another; not \[5, 3\]"),
+        ("restarts = [0, 3]", "restarts: steps after the first"),
+        ('restarts = ["3"]', "restarts: steps after the first"),
+        ("restarts = 3", "restarts must be like"),
         ("[model]\nregional = 3", "unknown key 'regional'"),
         ("[deck]\nflip = 1", "flip must be like"),
         ("deck = 3", "must be a table"),
@@ -128,3 +133,20 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
             root=None,
             device="cpu",
         )
+
+
+def test_the_step_of_weights_to_begin_from_is_one_of_the_recipe(tmp_path: Path) -> None:
+    np.save(tmp_path / "train.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8))
+    config = recipe(tmp_path, "steps = 2\nbatch = 4\n[model]\n" + toml(SIZES))
+
+    def go(out: Path, **options: Any) -> None:
+        where = {"config": config, "validation": [], "root": None, "device": "cpu"}
+        main_train("thumbnail", [tmp_path / "train.npy"], out, **where, **options)
+
+    first = tmp_path / "first"
+    go(first)
+    for options in ({"initial": first, "initial_step": 3}, {"initial_step": 1}):
+        with pytest.raises(BbansError, match="--at: a step of the recipe"):
+            go(tmp_path / "second", **options)
+    go(tmp_path / "second", initial=first, initial_step=2)
+    assert zoo.load(tmp_path / "second", device="cpu").id == zoo.load(first, device="cpu").id

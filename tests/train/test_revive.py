@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bbans.train.revive import revive
+from bbans.vae.layers import Conv, Residual
+
+
+class Chain(nn.Module):
+    """Two layers, one after the other, into a stream with a residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Conv(3, 16, 3, source="input", target="first")
+        self.second = Conv(16, 12, 3, source="first", target="second")
+        self.into = Conv(12, 8, 1, source="second", target="stream")
+        self.block = Residual(8, stream="stream", inner="block")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.into(self.second(self.first(x))))
+
+
+def with_dead_units() -> tuple[Chain, Tensor]:
+    torch.manual_seed(0)
+    chain = Chain()
+    nn.init.normal_(chain.block.second.weight)
+    with torch.no_grad():
+        for layer, dead in ((chain.first, 16), (chain.second, 5), (chain.block.first, 2)):
+            layer.bias[:dead] = -100
+            if dead < 16:
+                layer.bias[dead:] = 1.0
+    return chain, torch.randn(4, 3, 12, 12)
+
+
+def test_dead_units_live_again_and_nothing_changes_at_first() -> None:
+    chain, x = with_dead_units()
+    before = chain(x)
+    assert revive(chain, lambda: chain(x)) == 16 + 5 + 2
+    torch.testing.assert_close(chain(x), before)
+    first = chain.first(x)
+    second = chain.second(first)
+    inner = chain.block.first(chain.into(second))
+    for units in (first, second, inner):
+        above = (units > 0).float().mean((0, 2, 3))
+        assert (above > 0.05).all()
+    assert all(layer.relu for layer in (chain.first, chain.second, chain.block.first))
+
+    chain(x).square().sum().backward()  # and they can learn: what sees them has gradients
+    for layer, dead in ((chain.into, 5), (chain.block.second, 2)):
+        assert (layer.weight.grad[:, :dead].abs().sum((0, 2, 3)) > 0).all()
+    assert revive(chain, lambda: chain(x)) == 0
+
+
+def test_living_networks_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    chain, x = Chain(), torch.randn(4, 3, 12, 12)
+    for layer in (chain.first, chain.second, chain.block.first):
+        nn.init.ones_(layer.bias)
+    before = {name: value.clone() for name, value in chain.state_dict().items()}
+    assert revive(chain, lambda: chain(x)) == 0
+    assert all(torch.equal(value, before[name]) for name, value in chain.state_dict().items())
