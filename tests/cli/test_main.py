@@ -72,7 +72,8 @@ def test_train_passes_its_options_on(tmp_path: Path, run: Callable, monkeypatch:
     vars(runner)["main_train"] = lambda *args, **options: calls.append((args, options))
     monkeypatch.setitem(sys.modules, "bbans.train.run", runner)
     (tmp_path / "data").mkdir()
-    assert run("train", "photo", "data", "-o", "out", "--validation", "data", "--device", "cpu").code == 0
+    line = "train photo data -o out --validation data --device cpu --init data --at 7"
+    assert run(*line.split()).code == 0
     data = Path("data")
-    options = {"config": None, "validation": [data], "root": None, "device": "cpu", "initial": None}
+    options = {"config": None, "validation": [data], "root": None, "device": "cpu", "initial": data, "initial_step": 7}
     assert calls == [(("photo", [data], Path("out")), options)]
