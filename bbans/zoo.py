@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bbans.vae.objectives import Keep
 
 DEFAULT = "photo"
+DIRECTIONS = "directions"  # a tensor of WEIGHTS
 WEIGHTS, FLOAT_WEIGHTS = "weights.safetensors", "float.safetensors"
 ID_BYTES = 8
 _PLACES = (Path(__file__).parent / "_models", Path(__file__).parent.parent / "models")
@@ -58,7 +59,10 @@ class Tables:
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to code with: exact networks on a device, and their tables."""
+    """A model ready to code with: exact networks on a device, and their tables.
+
+    directions: int16 [codes, steps], of `bbans.image.tuning`, if the model has any.
+    """
 
     id: bytes
     name: str
@@ -66,6 +70,7 @@ class Model:
     network: Network
     tables: Tables
     device: torch.device
+    directions: NDArray[np.int16] | None = None
 
     @cached_property
     def float_network(self) -> Network | None:
@@ -207,7 +212,8 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
         known = [int(x) for x in tensors["selftest"]]
     except (KeyError, TypeError) as error:
         raise BadModel(f"{folder / WEIGHTS}: lacks {error}") from error
-    install(network, {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", "selftest"))})
+    others = ("tables.", "selftest", DIRECTIONS)
+    install(network, {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(others)})
     network.eval().requires_grad_(False)
     if device not in ("auto", "cpu", "cuda"):
         raise BadModel(f"no device {device!r}: auto, cpu or cuda")
@@ -225,4 +231,4 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
         network = network.to(place, torch.float64)
         if answers(network) != known:
             raise InexactDevice("this machine computes the model's networks wrongly, in float32 and in float64")
-    return Model(_id(folder / WEIGHTS), folder.name, folder, network, tables, place)
+    return Model(_id(folder / WEIGHTS), folder.name, folder, network, tables, place, tensors.get(DIRECTIONS))

@@ -1,8 +1,8 @@
 """Tuning: small changes of exact networks for one picture, which an encoder chooses and a decoder is told.
 
-Each output of a layer has a gain, in 1/64 of its weights, and a bias. A tuning is integers and is applied in integers,
-so tuned networks are as exact as those they came from. Which layers are tuned, and how the steps are found, is the
-caller's business. CALLIC (arXiv 2412.17464) does the same with low-rank weights.
+Each output of a layer has a gain and a bias, which are changed in small steps. A tuning is integers and is applied in
+integers, so tuned networks are as exact as those they came from. Which layers are tuned, and how the steps are found,
+is the caller's business. CALLIC (arXiv 2412.17464) does the same with low-rank weights.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from bbans.exact.export import largest_sum, setattr_child
 from bbans.exact.layers import EXACT_LIMIT, IntConv
 from bbans.vae.layers import INPUT_DIGITS, channels_last
 
-GAIN_BITS = 6
+GAIN_BITS = 10  # a step of a gain is this power of 1/2
+BIAS_BITS = 4  # and one of a bias this power of 1/2, times what `bias_unit` says
 MOST_STEPS = (1 << GAIN_BITS) - 1  # up or down: no weight changes its sign
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 class Steps(NamedTuple):
-    """Of the outputs of a layer, [channels] each: integers to be applied, or real numbers while they are sought."""
+    """Of the outputs of a layer, [channels] each: integers to be applied, up to `MOST_STEPS` in magnitude, or real
+    numbers while they are sought."""
 
     gains: Tensor
     biases: Tensor
 
 
-def bias_step(layer: IntConv) -> Tensor:
-    """log2 of a step of each output's bias, in units of that output: two for an activation, one for a parameter, half a
-    one for a log2-scale, whose units are large."""
+def bias_unit(layer: IntConv) -> Tensor:
+    """log2 of what 2^BIAS_BITS steps change each output by, in its units: two for an activation, one for a parameter,
+    half a one for a log2-scale, whose units are large."""
     if layer.digits:
         return torch.tensor([-1 if digits == 3 else 0 for digits in layer.digits], dtype=torch.int32)
     return torch.ones(len(layer.shift), dtype=torch.int32)
@@ -55,7 +57,7 @@ def _tuned(layer: IntConv, steps: Steps) -> IntConv:
     weight, bias, shift = layer.integers()
     gains, biases = (values.to(torch.int64) for values in steps)
     weight = (weight * ((1 << GAIN_BITS) + gains)[:, None, None, None] + (1 << (GAIN_BITS - 1))) >> GAIN_BITS
-    bias = bias + biases * (1 << (shift + bias_step(layer)).clamp_min(0))
+    bias = bias + ((biases * (1 << (shift + bias_unit(layer)).clamp_min(0)) + (1 << (BIAS_BITS - 1))) >> BIAS_BITS)
     while bool((too_large := largest_sum(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
         halved = too_large.to(torch.int64)
         weight = (weight + halved[:, None, None, None]) >> halved[:, None, None, None]
@@ -67,7 +69,7 @@ def _tuned(layer: IntConv, steps: Steps) -> IntConv:
 
 
 class Unrounded(nn.Module):
-    """An exact layer as the float layer that it rounds, with steps that can be learnt; call it as a `Conv`.
+    """An exact layer as the float layer that it rounds; call it as a `Conv`. steps: real, and free to be replaced.
 
     Inputs are integers divided by 64 and parameters real, as of a `Conv`; all other activations are in the units of the
     exact layer.
@@ -83,14 +85,12 @@ class Unrounded(nn.Module):
         into = 2.0**INPUT_DIGITS if layer.source == "input" else 1.0
         self.register_buffer("weight", layer.weight.float().cpu() * into * unit[:, None, None, None])
         self.register_buffer("bias", (layer.bias.float().cpu() - 0.5) * unit)
-        self.bias_unit = unit * torch.exp2(bias_step(layer).float())
-        channels = len(self.weight)
-        self.steps = Steps(*(nn.Parameter(torch.zeros(channels)) for _ in Steps._fields))
-        self.gains, self.biases = self.steps  # so that they are this module's parameters
+        self.bias_step = unit * torch.exp2(bias_unit(layer).float() - BIAS_BITS)
+        self.steps = Steps(*torch.zeros(2, len(self.weight)))
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         weight = self.weight * (1 + self.steps.gains / (1 << GAIN_BITS))[:, None, None, None]
-        y = F.conv2d(x, weight, self.bias + self.steps.biases * self.bias_unit, self.stride, self.padding)
+        y = F.conv2d(x, weight, self.bias + self.steps.biases * self.bias_step, self.stride, self.padding)
         if add is not None:
             y = y + add
         return torch.relu(y) if self.relu else y

@@ -83,7 +83,8 @@ def encode_tile(
     stages, network = effort_levels.tuning_stages(effort), model.network
     if not stages or isinstance(network, ThumbnailVAE):
         return payload, stats
-    for values in islice(tuning.search(network, _planes(model, pixels[None]), grey=pixels.shape[-1] == 1), stages):
+    space, grey = _space(model), pixels.shape[-1] == 1
+    for values in islice(tuning.search(network, space, _planes(model, pixels[None]), grey=grey), stages):
         try:
             other = _encoded(model, pixels[None], want_elbo=want_elbo, tuned_by=values)[0]
         except BadModel:  # weights that can't be exact
@@ -110,10 +111,8 @@ def _encoded(
 ) -> list[tuple[bytes, TileStats]]:
     """Tiles of a `photo` model, all tuned alike. Raises `BadModel`."""
     network = cast(PhotoVAE, model.network)
-    found = []
     if tuned_by is not None:
-        found = tuning.groups(network)
-        network = tuned(network, tuning.steps_of(found, tuned_by))
+        network = tuned(network, _space(model).steps(tuned_by))
     dims = pixels[0].size
     schedules = [Schedule(dims) for _ in pixels]
     tiles = [
@@ -127,7 +126,7 @@ def _encoded(
     for tile, schedule, bits in zip(tiles, schedules, before, strict=True):
         if tuned_by is not None:
             untold = tile.message.bits()
-            tuning.codec(model.tables.logistic, found).push(tile.message, tuned_by)
+            tuning.codec(model.tables.logistic, _space(model)).push(tile.message, tuned_by)
             tile.pays(tile.message.bits() - untold)
         head = write_varint((tile.latent_bits or 0) + 16 * len(schedule.counts) + TUNED * (tuned_by is not None))
         head += b"".join(write_varint(n) for n in schedule.counts)
@@ -168,14 +167,19 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
 
 def _network_of(model: Model, message: Message) -> PhotoVAE:
     """The network tuned as the message says, whose last symbols that is."""
-    network = cast(PhotoVAE, model.network)
-    found = tuning.groups(network)
+    space = _space(model)
     try:
-        return tuned(network, tuning.steps_of(found, tuning.codec(model.tables.logistic, found).pop(message)))
+        return tuned(
+            cast(PhotoVAE, model.network), space.steps(tuning.codec(model.tables.logistic, space).pop(message))
+        )
     except OutOfBits as error:
         raise BadFile(f"the message is too short: {error}") from error
     except BadModel as error:
         raise BadFile(str(error)) from error
+
+
+def _space(model: Model) -> tuning.Space:
+    return tuning.Space.of(cast(PhotoVAE, model.network), model.directions)
 
 
 def _shape(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:

@@ -92,14 +92,15 @@ class Crops:
         views = 64
         while True:
             while len(self.pool) < views * self.mix.per_view:
-                self.pool += self._view()
+                self.pool += self.view()
             picks = self.random.choice(len(self.pool), size, replace=False)
             yield np.stack([self.pool[i] for i in picks])
             keep = np.ones(len(self.pool), bool)
             keep[picks] = False
             self.pool = [crop for crop, kept in zip(self.pool, keep, strict=True) if kept]
 
-    def _view(self) -> list[np.ndarray]:
+    def view(self) -> list[np.ndarray]:
+        """Crops of one picture, resampled and treated alike."""
         mix, random = self.mix, self.random
         image, is_jpeg = self.sources[random.choice(len(self.sources), p=self.weights)]
         if is_jpeg:

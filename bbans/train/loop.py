@@ -48,7 +48,8 @@ class Recipe:
     they have to pay for it; after it the objective is the true −ELBO. restarts: steps at which training begins anew
     from the averaged weights: warm-up, cosine and optimiser (Loshchilov & Hutter 2017, arXiv:1608.03983), and dead
     units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`;
-    weight_decay: decoupled, relative to the learning rate. levels, mix: of `photo`; deck: of `thumbnail`. Raises
+    weight_decay: decoupled, relative to the learning rate. levels, mix: of `photo`, and directions: how many its tuning
+    knows (`bbans.train.directions`); deck: of `thumbnail`. Raises
     `BbansError`.
     """
 
@@ -64,6 +65,7 @@ class Recipe:
     kl_warmup: int = 0
     restarts: tuple[int, ...] = ()
     levels: int = 4  # of each crop; coarser ones are too few pixels to matter
+    directions: int = 0
     model: Config = field(default_factory=PhotoConfig)
     mix: Mix = field(default_factory=Mix)
     deck: Deck = field(default_factory=Deck)
@@ -114,7 +116,10 @@ class _Loss(nn.Module):
 
 
 def check_same_run(recipe: Recipe, out: Path) -> None:
-    """Raises `BbansError` when the folder holds a run by another recipe; only its steps may differ."""
+    """Raises `BbansError` when the folder holds a run by another recipe.
+
+    Only its steps, and what is done after them, may differ.
+    """
     if (out / CHECKPOINT).exists():
         saved = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
         before, now = json.loads(saved["recipe"]), json.loads(json.dumps(asdict(recipe)))
@@ -122,7 +127,7 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
         before["model"] = json.loads(json.dumps(asdict(type(recipe.model)()))) | before["model"]
         before = {"weight_decay": 0.0, "restarts": []} | before
         before.setdefault("optimiser", "muon" if "momentum" in saved["optimiser"]["param_groups"][0] else "adam")
-        if others := [key for key in now if key != "steps" and before.get(key) != now[key]]:
+        if others := [key for key in now if key not in ("steps", "directions") and before.get(key) != now[key]]:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bbans.errors import BbansError
 from bbans.train.data import Crops, Mix, find_images, load_rgb
+from bbans.train.directions import find_directions
 from bbans.train.stacks import Deck, load_stack
 from bbans.vae.bounds import LatentKL
 from bbans.vae.families import Network, elbo, picture_planes
@@ -27,6 +28,7 @@ from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 HOLD_OUT = 20  # one picture in so many validates when none were named
 CALIBRATION_IMAGES = 24
 CALIBRATION_BATCH = 512
+VIEWS_OF_A_DIRECTION, DIRECTIONS_SEED = 8, 1
 
 Pixels = NDArray[np.uint8]
 
@@ -49,16 +51,20 @@ class Task(Protocol):
     def calibration(self) -> Iterator[Pixels]:
         """Training pictures that show an exact model the range of its activations."""
 
+    def directions(self, network: Any) -> NDArray[np.int16] | None:
+        """What an exact network's tunings go along (`bbans.train.directions`), if it has tunings."""
+
 
 @dataclass(frozen=True)
 class PhotoTask:
-    """Crops of pictures of any size, over `levels` levels."""
+    """Crops of pictures of any size, over `levels` levels. count: of the directions of tuning."""
 
     config: PhotoConfig
     files: list[Path]
     validation: list[Path]
     mix: Mix
     levels: int
+    count: int = 0
 
     def __post_init__(self) -> None:
         if self.mix.crop >> self.levels < self.config.region:
@@ -70,12 +76,19 @@ class PhotoTask:
 
     @classmethod
     def of(
-        cls, config: PhotoConfig, data: list[Path], validation: list[Path], root: Path | None, mix: Mix, levels: int
+        cls,
+        config: PhotoConfig,
+        data: list[Path],
+        validation: list[Path],
+        root: Path | None,
+        mix: Mix,
+        levels: int,
+        count: int = 0,
     ) -> PhotoTask:
         """From what the command line names. Raises `BbansError`."""
         files = find_images(data, root)
         held_out = find_images(validation, root) if validation else files[::HOLD_OUT]
-        return cls(config, [f for f in files if f not in set(held_out)] or files, held_out, mix, levels)
+        return cls(config, [f for f in files if f not in set(held_out)] or files, held_out, mix, levels, count)
 
     def network(self) -> PhotoVAE:
         return PhotoVAE(self.config)
@@ -92,6 +105,13 @@ class PhotoTask:
     def calibration(self) -> Iterator[Pixels]:
         step = max(1, len(self.files) // CALIBRATION_IMAGES)
         return (np.array(load_rgb(file))[None] for file in self.files[::step][:CALIBRATION_IMAGES])
+
+    def directions(self, network: PhotoVAE) -> NDArray[np.int16] | None:
+        if not self.count:
+            return None
+        crops = Crops(self.files, self.mix, DIRECTIONS_SEED)
+        views = (np.stack(crops.view()) for _ in range(VIEWS_OF_A_DIRECTION * self.count))
+        return find_directions(network, views, self.count)
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,9 @@ class ThumbnailTask:
 
     def calibration(self) -> Iterator[Pixels]:
         return self._in_order(self.pictures[: 2 * CALIBRATION_BATCH])
+
+    def directions(self, network: ThumbnailVAE) -> None:
+        return None
 
     def _in_order(self, pictures: Pixels) -> Iterator[Pixels]:
         if self.config.depth == 1:
