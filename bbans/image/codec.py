@@ -169,9 +169,8 @@ def _network_of(model: Model, message: Message) -> PhotoVAE:
     """The network tuned as the message says, whose last symbols that is."""
     space = _space(model)
     try:
-        return tuned(
-            cast(PhotoVAE, model.network), space.steps(tuning.codec(model.tables.logistic, space).pop(message))
-        )
+        values = tuning.codec(model.tables.logistic, space).pop(message)
+        return tuned(cast(PhotoVAE, model.network), space.steps(values))
     except OutOfBits as error:
         raise BadFile(f"the message is too short: {error}") from error
     except BadModel as error:

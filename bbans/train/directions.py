@@ -50,6 +50,8 @@ def find_directions(network: PhotoVAE, views: Iterable[NDArray[np.uint8]], count
     pictures = [*views]
     gradients = np.array([[_gradient(soft, space, half) for half in _halves(soft, view)] for view in pictures])
     directions, slopes = principal(gradients * moves, count)
+    if not len(directions):  # pictures that don't differ
+        return quantised(directions)
     probes = (_halves(soft, view)[0] for view in pictures[:: -(-len(pictures) // PROBES)])
     curvatures = _curvatures(soft, tuning.Space(space.groups, directions * UNITS), probes)
     lengths = np.sqrt(slopes) / curvatures.clip(np.median(curvatures) / 8)  # a few are measured as next to nothing

@@ -165,9 +165,8 @@ def train(
     """Train or resume the run in `out`; returns the EMA model. Random state follows from the seed and the first step.
 
     initial: float weights (.safetensors) to begin with, of a model of the recipe's sizes; initial_step: the step of the
-    recipe that these were made by; stop_after: seconds after
-    which it checkpoints and returns early; report(step, record) is called every 20 steps, at restarts, and with what
-    was validated. Raises `BbansError`.
+    recipe that these were made by; stop_after: seconds after which it checkpoints and returns early; report(step,
+    record) is called every 20 steps, at restarts, and with what was validated. Raises `BbansError`.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():

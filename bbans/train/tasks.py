@@ -57,14 +57,14 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class PhotoTask:
-    """Crops of pictures of any size, over `levels` levels. count: of the directions of tuning."""
+    """Crops of pictures of any size, over `levels` levels. codes: how many directions tuning knows."""
 
     config: PhotoConfig
     files: list[Path]
     validation: list[Path]
     mix: Mix
     levels: int
-    count: int = 0
+    codes: int = 0
 
     def __post_init__(self) -> None:
         if self.mix.crop >> self.levels < self.config.region:
@@ -83,12 +83,12 @@ class PhotoTask:
         root: Path | None,
         mix: Mix,
         levels: int,
-        count: int = 0,
+        codes: int = 0,
     ) -> PhotoTask:
         """From what the command line names. Raises `BbansError`."""
         files = find_images(data, root)
         held_out = find_images(validation, root) if validation else files[::HOLD_OUT]
-        return cls(config, [f for f in files if f not in set(held_out)] or files, held_out, mix, levels, count)
+        return cls(config, [f for f in files if f not in set(held_out)] or files, held_out, mix, levels, codes)
 
     def network(self) -> PhotoVAE:
         return PhotoVAE(self.config)
@@ -107,11 +107,11 @@ class PhotoTask:
         return (np.array(load_rgb(file))[None] for file in self.files[::step][:CALIBRATION_IMAGES])
 
     def directions(self, network: PhotoVAE) -> NDArray[np.int16] | None:
-        if not self.count:
+        if not self.codes:
             return None
         crops = Crops(self.files, self.mix, DIRECTIONS_SEED)
-        views = (np.stack(crops.view()) for _ in range(VIEWS_OF_A_DIRECTION * self.count))
-        return find_directions(network, views, self.count)
+        views = (np.stack(crops.view()) for _ in range(VIEWS_OF_A_DIRECTION * self.codes))
+        return find_directions(network, views, self.codes)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,14 @@ def test_steps_that_do_nothing_are_left_out() -> None:
     assert len(directions) and np.isfinite(directions).all() and not directions[:, 2].any()
 
 
+def test_pictures_that_do_not_differ_have_no_directions(model: zoo.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [len(found) for found in principal(np.zeros((5, 2, 6)), 3)] == [0, 0]
+    count = tuning.Space.of(model.network, None).directions.shape[1]
+    monkeypatch.setattr("bbans.train.directions._gradient", lambda *_: np.zeros(count))
+    directions = find_directions(model.network, [np.zeros((2, 32, 32, 3), np.uint8)] * 3, 3)
+    assert directions.shape == (0, count) and tuning.Space.of(model.network, directions).sizes[0][0] == 0
+
+
 def test_too_far_is_cut() -> None:
     found = quantised(np.array([[1.0, -1e9, 0.0]]))
     assert found.dtype == np.int16 and found.tolist() == [[round(UNITS / CODE_STEPS), -LARGEST, 0]]
