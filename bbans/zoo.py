@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bbans.vae.objectives import Keep
 
 DEFAULT = "photo"
-DIRECTIONS = "directions"  # a tensor of WEIGHTS
+DIRECTIONS, FITS = "directions", "fits."  # a tensor of WEIGHTS, and what the names of others begin with
 WEIGHTS, FLOAT_WEIGHTS = "weights.safetensors", "float.safetensors"
 ID_BYTES = 8
 _PLACES = (Path(__file__).parent / "_models", Path(__file__).parent.parent / "models")
@@ -61,7 +61,8 @@ class Tables:
 class Model:
     """A model ready to code with: exact networks on a device, and their tables.
 
-    directions: int16 [codes, steps], of `bbans.image.tuning`, if the model has any.
+    directions: int16 [codes, steps], of `bbans.image.tuning`, if the model has any; fits: tensors of
+    `bbans.image.fitting`, by their names.
     """
 
     id: bytes
@@ -71,6 +72,7 @@ class Model:
     tables: Tables
     device: torch.device
     directions: NDArray[np.int16] | None = None
+    fits: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @cached_property
     def float_network(self) -> Network | None:
@@ -231,4 +233,5 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
         network = network.to(place, torch.float64)
         if answers(network) != known:
             raise InexactDevice("this machine computes the model's networks wrongly, in float32 and in float64")
-    return Model(_id(folder / WEIGHTS), folder.name, folder, network, tables, place, tensors.get(DIRECTIONS))
+    fits = {name: tensor for name, tensor in tensors.items() if name.startswith(FITS)}
+    return Model(_id(folder / WEIGHTS), folder.name, folder, network, tables, place, tensors.get(DIRECTIONS), fits)

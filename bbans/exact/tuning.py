@@ -52,12 +52,22 @@ def tuned(network: AnyNetwork, steps: Mapping[str, Steps]) -> AnyNetwork:
     return made
 
 
+def moved(layer: IntConv, weights: Tensor, biases: Tensor) -> IntConv:
+    """A copy of an exact layer, with integers of these shapes added to its own. Raises `BadModel`."""
+    weight, bias, shift = layer.integers()
+    return _within_limits(layer, weight + weights, bias + biases, shift)
+
+
 def _tuned(layer: IntConv, steps: Steps) -> IntConv:
-    """Where a sum could become too large, the output's weights lose their last binary digit."""
     weight, bias, shift = layer.integers()
     gains, biases = (values.to(torch.int64) for values in steps)
     weight = (weight * ((1 << GAIN_BITS) + gains)[:, None, None, None] + (1 << (GAIN_BITS - 1))) >> GAIN_BITS
     bias = bias + ((biases * (1 << (shift + bias_unit(layer)).clamp_min(0)) + (1 << (BIAS_BITS - 1))) >> BIAS_BITS)
+    return _within_limits(layer, weight, bias, shift)
+
+
+def _within_limits(layer: IntConv, weight: Tensor, bias: Tensor, shift: Tensor) -> IntConv:
+    """The layer with these integers; where a sum could become too large, weights lose their last binary digit."""
     while bool((too_large := largest_sum(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
         halved = too_large.to(torch.int64)
         weight = (weight + halved[:, None, None, None]) >> halved[:, None, None, None]

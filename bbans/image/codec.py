@@ -34,6 +34,7 @@ from bbans.image import effort as effort_levels
 from bbans.image import tuning
 from bbans.image.families import pictures_codec
 from bbans.image.fields import read_varint, write_varint
+from bbans.image.fitting import FEW_STEPS, Fits
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand
 from bbans.vae import lattice
@@ -79,14 +80,15 @@ def encode_tile(
 
     Raises `BadImage` when the model takes no such pictures.
     """
-    payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo)[0]
+    steps = effort_levels.newton_steps(effort)
+    payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, steps=steps)[0]
     stages, network = effort_levels.tuning_stages(effort), model.network
     if not stages or isinstance(network, ThumbnailVAE):
         return payload, stats
     space, grey = _space(model), pixels.shape[-1] == 1
     for values in islice(tuning.search(network, space, _planes(model, pixels[None]), grey=grey), stages):
         try:
-            other = _encoded(model, pixels[None], want_elbo=want_elbo, tuned_by=values)[0]
+            other = _encoded(model, pixels[None], want_elbo=want_elbo, steps=steps, tuned_by=values)[0]
         except BadModel:  # weights that can't be exact
             continue
         if len(other[0]) < len(payload):
@@ -99,15 +101,22 @@ def decode_tile(model: Model, payload: bytes, height: int, width: int, channels:
     return decode_tiles(model, [payload], height, width, channels)[0]
 
 
-def encode_tiles(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False) -> list[tuple[bytes, TileStats]]:
-    """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one, untuned."""
+def encode_tiles(
+    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, steps: int = FEW_STEPS
+) -> list[tuple[bytes, TileStats]]:
+    """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one, untuned. steps: see `Fits`."""
     if isinstance(model.network, ThumbnailVAE):
         return [encode_chain(model, one[None], want_elbo=want_elbo) for one in pixels]
-    return _encoded(model, pixels, want_elbo=want_elbo)
+    return _encoded(model, pixels, want_elbo=want_elbo, steps=steps)
 
 
 def _encoded(
-    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool, tuned_by: list[NDArray[np.int64]] | None = None
+    model: Model,
+    pixels: NDArray[np.uint8],
+    *,
+    want_elbo: bool,
+    steps: int,
+    tuned_by: list[NDArray[np.int64]] | None = None,
 ) -> list[tuple[bytes, TileStats]]:
     """Tiles of a `photo` model, all tuned alike. Raises `BadModel`."""
     network = cast(PhotoVAE, model.network)
@@ -121,7 +130,8 @@ def _encoded(
     ]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
     with arithmetic():
-        pictures_codec(network, model.tables, _shape(pixels)).push(tiles, _planes(model, pixels))
+        codec = pictures_codec(network, model.tables, _shape(pixels), _fits(model, steps))
+        codec.push(tiles, _planes(model, pixels))
     results = []
     for tile, schedule, bits in zip(tiles, schedules, before, strict=True):
         if tuned_by is not None:
@@ -157,7 +167,8 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
     if all(network is model.network for network in networks):  # then they go through it together
         x = _popped(_codec(model, (len(tiles), height, width, channels)), tiles)
     else:
-        codecs = [pictures_codec(network, model.tables, (1, height, width, channels)) for network in networks]
+        shape, fits = (1, height, width, channels), _fits(model)
+        codecs = [pictures_codec(network, model.tables, shape, fits) for network in networks]
         x = torch.cat([_popped(codec, [tile]) for codec, tile in zip(codecs, tiles, strict=True)])
     for tile in tiles:
         assert tile.schedule
@@ -179,6 +190,10 @@ def _network_of(model: Model, message: Message) -> PhotoVAE:
 
 def _space(model: Model) -> tuning.Space:
     return tuning.Space.of(cast(PhotoVAE, model.network), model.directions)
+
+
+def _fits(model: Model, steps: int = FEW_STEPS) -> Fits:
+    return Fits.of(cast(PhotoVAE, model.network), model.fits, steps)
 
 
 def _shape(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
@@ -300,7 +315,8 @@ def _codec(model: Model, shape: tuple[int, ...]) -> Codec:
         if shape[1:] != config.shape:
             wanted = f"{config.width} x {config.height} with {config.samples} channels"
             raise BadImage(f"the model {model.name} takes pictures of {wanted}, not {width} x {height} with {channels}")
-    return pictures_codec(network, model.tables, (count, height, width, channels))
+        return pictures_codec(network, model.tables, (count, height, width, channels))
+    return pictures_codec(network, model.tables, (count, height, width, channels), _fits(model))
 
 
 def _planes(model: Model, pixels: NDArray[np.uint8]) -> Tensor:
@@ -325,6 +341,8 @@ def _popped(codec: Codec, strands: list[Strand]) -> Tensor:
             return codec.pop(strands)
         except OutOfBits as error:
             raise BadFile(f"the message is too short: {error}") from error
+        except BadModel as error:  # codes for weights that can't be exact
+            raise BadFile(str(error)) from error
 
 
 def _resized(message: Message, lanes: int) -> Message:

@@ -5,6 +5,11 @@ from __future__ import annotations
 LEAST, DEFAULT, MOST = 1, 5, 9
 
 
+def newton_steps(effort: int) -> int:
+    """How many are taken to fit last layers to a plane: none below the default, and more above it."""
+    return 0 if effort < DEFAULT else 2 if effort == DEFAULT else 4
+
+
 def tuning_stages(effort: int) -> int:
     """How long networks are tuned to a tile: from effort 6 on. Each stage begins where the one before it ended."""
     return max(0, effort - DEFAULT)

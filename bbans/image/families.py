@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bbans.bitsback import bits_back, top_down
 from bbans.codecs.core import Codec, dependent
+from bbans.image.fitting import Fits
 from bbans.image.planes import Latents, Layer, LevelCodec, Planes, Size, Strands, of_phases
 from bbans.vae import lattice
 from bbans.vae.families import Network
@@ -21,21 +22,23 @@ from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Tables
 
 
-def pictures_codec(network: Network, tables: Tables, shape: tuple[int, int, int, int]) -> Codec:
+def pictures_codec(
+    network: Network, tables: Tables, shape: tuple[int, int, int, int], fits: Fits | None = None
+) -> Codec:
     """The codec, on strands, of pictures [n, samples, height, width] (`lattice.planes`); shape: (n, height, width,
-    channels), with 1 or 3 channels."""
+    channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`."""
     count, height, width, channels = shape
     size = (height, width)
     if isinstance(network, ThumbnailVAE):
         return _Thumbnail(network, tables, count).pictures()
-    return _Photo(network, tables, channels).pictures(size)
+    return _Photo(network, tables, channels, fits).pictures(size)
 
 
 class _Photo:
     """p(C) p(D, B, E | C), and so on down to a picture of 2x2 pixels."""
 
-    def __init__(self, network: PhotoVAE, tables: Tables, channels: int) -> None:
-        self.net, self.tables, self.planes = network, tables, Planes(tables, SAMPLES, channels)
+    def __init__(self, network: PhotoVAE, tables: Tables, channels: int, fits: Fits | None) -> None:
+        self.net, self.tables, self.planes = network, tables, Planes(tables, SAMPLES, channels, fits=fits)
 
     def pictures(self, size: Size, depth: int = 0) -> Codec:
         """Of a level's pictures; depth: of the level, 0 is the finest."""
@@ -48,7 +51,7 @@ class _Photo:
     def _level(self, c: Tensor, size: Size, depth: int) -> Codec:
         """p(z) p(D | C, z) p(B | C, D, z) by bits back, then p(E | C, D, B); q(z | C, D, B)."""
         net = self.net.level(depth)
-        level = LevelCodec(self.planes, net, c, size)
+        level = LevelCodec(self.planes, net, c, size, depth)
         regions = net.regions(level.see_c)
         layer = Layer(self.tables, net.config.latents, (regions.shape[-2], regions.shape[-1]))
 
@@ -139,7 +142,7 @@ class _Thumbnail:
         return self.net.begin(z2)
 
     def _level(self, c: Tensor, level: int) -> LevelCodec:
-        return LevelCodec(self.planes, cast(Phases, self.net.levels[level]), c, self._size(level))
+        return LevelCodec(self.planes, cast(Phases, self.net.levels[level]), c, self._size(level), level)
 
     def _size(self, level: int) -> Size:
         """Of the pictures that a level splits."""

@@ -8,9 +8,9 @@ codecs; knows nothing of how a model puts them together, nor of payloads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from torch import Tensor
 
 from bbans.ans import Message
 from bbans.codecs.bilevel import Bernoullis
-from bbans.codecs.core import Codec, autoregressive, dependent
+from bbans.codecs.core import Codec, autoregressive, dependent, serial
 from bbans.codecs.discrete import uniform
 from bbans.codecs.latent import PRIOR_SCALE, BinnedPosterior, centres, prior_codec
 from bbans.codecs.mixture import WEIGHT_BITS, Mixture
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
+from bbans.exact.layers import IntConv
+from bbans.image.fitting import Fit, Fits, Plane, find_codes
 from bbans.image.lanes import Schedule
 from bbans.vae import lattice
 from bbans.vae.likelihoods import POSTERIOR_SCALES
@@ -146,13 +148,26 @@ class Planes:
     """Codecs of pixels. samples: channels of the networks; channels: of the picture, the first so many are coded;
     bilevel: a sample is 0 or 255."""
 
-    def __init__(self, tables: Tables, samples: int, channels: int, *, bilevel: bool = False) -> None:
+    def __init__(
+        self, tables: Tables, samples: int, channels: int, *, bilevel: bool = False, fits: Fits | None = None
+    ) -> None:
         self.tables, self.samples, self.channels, self.bilevel = tables, samples, channels, bilevel
+        self.fits = fits or Fits()
 
-    def phase(self, head: Head, features: Tensor, prediction: Tensor, size: Size, *, grows: bool = False) -> Codec:
+    def phase(
+        self,
+        head: Head,
+        features: Tensor,
+        prediction: Tensor,
+        size: Size,
+        *,
+        grows: bool = False,
+        fits: Sequence[Fit] = (),
+    ) -> Codec:
         """The channels of one phase, one after another; symbols are tensors [n, samples, *size].
 
-        prediction: four times what the means are relative to; grows: with the strands' schedules of lanes.
+        prediction: four times what the means are relative to; grows: with the strands' schedules of lanes; fits: of
+        each channel, if last layers are fitted.
         """
         rows, columns = size
         prediction = prediction[..., :rows, :columns]
@@ -167,9 +182,16 @@ class Planes:
                     return _nothing(features, size)
                 before = torch.cat(earlier, 1) if earlier else prediction[:, :0]
                 residuals = lattice.residual(before, prediction[:, :channel])
-                params = head.channel(channel, shared[channel], residuals)
-                likelihood = self._likelihood(params, prediction[:, channel], channel)
-                return self._plane(likelihood, size, params, grows=self.channels - 1 - channel if grows else None)
+                inside = head.inside(channel, shared[channel], residuals)
+                row = self.channels - 1 - channel if grows else None
+
+                def plane(params: Tensor) -> Codec:
+                    return self._plane(self._likelihood(params, prediction[:, channel], channel), size, params, row)
+
+                if not fits:
+                    return plane(head.out[channel](inside))
+                centre = prediction[:, channel : channel + 1] / 4
+                return self._fitted(fits[channel], cast(IntConv, head.out[channel]), inside, centre, channel, plane)
 
             return autoregressive(given, self.channels)
 
@@ -202,6 +224,44 @@ class Planes:
             ]
             pixels = torch.tensor(values, dtype=torch.uint8).reshape(-1, height, width, self.channels)
             return lattice.planes(pixels.to(like.device), self.samples).to(like.dtype)
+
+        return Codec(push, pop)
+
+    def _fitted(
+        self,
+        fit: Fit,
+        last: IntConv,
+        features: Tensor,
+        prediction: Tensor,
+        channel: int,
+        plane: Callable[[Tensor], Codec],
+    ) -> Codec:
+        """p(codes) p(plane | codes), with codes of its own for each picture.
+
+        features: what the last layer reads; plane(params): the codec of the plane.
+        """
+        count = prediction[0].numel()
+        each = fit.codec(self.tables.logistic, count)
+
+        def push(strands: Sequence[Strand], x: Tensor) -> None:
+            pictures = zip(features.split(1), x.float().cpu().split(1), prediction.float().cpu().split(1), strict=True)
+            seen = (Plane(*picture, *lattice.RANGES[channel]) for picture in pictures)
+            codes = [find_codes(fit, self.tables.logistic, last, picture, self.fits.steps) for picture in seen]
+            plane(given(codes)).push(strands, x)
+            for strand, part in zip(strands, parts_of(strands), strict=True):
+                serial([each] * strand.count).push(strand.message, codes[part])
+                strand.pays(sum(fit.bits(self.tables.logistic, count, code) for code in codes[part]))
+
+        def pop(strands: Sequence[Strand]) -> Tensor:
+            codes = [code for strand in strands for code in serial([each] * strand.count).pop(strand.message)]
+            return plane(given(codes)).pop(strands)
+
+        def given(codes: Sequence[NDArray[np.int64]]) -> Tensor:
+            """Parameters, by the last layer of each picture."""
+            if not any(code.any() for code in codes):
+                return last(features)
+            layers = [fit.layer(last, code, count) for code in codes]
+            return torch.cat([layer(mine) for layer, mine in zip(layers, features.split(1), strict=True)])
 
         return Codec(push, pop)
 
@@ -258,10 +318,10 @@ class Planes:
 
 
 class LevelCodec:
-    """Codecs of the phases of one level, given C [n, samples, h, w], of pictures of `size`."""
+    """Codecs of the phases of one level, given C [n, samples, h, w], of pictures of `size`; depth: 0 is the finest."""
 
-    def __init__(self, planes: Planes, nets: Phases, c: Tensor, size: Size) -> None:
-        self.planes, self.nets, self.c, self.size = planes, nets, c, size
+    def __init__(self, planes: Planes, nets: Phases, c: Tensor, size: Size, depth: int) -> None:
+        self.planes, self.nets, self.c, self.size, self.depth = planes, nets, c, size, depth
         height, width = size
         self.size_d, self.size_b = (height // 2, width // 2), (c.shape[-2], width // 2)
         self.size_e = (height // 2, c.shape[-1])
@@ -275,9 +335,9 @@ class LevelCodec:
         def b_given(d: Tensor) -> Codec:
             full = lattice.fill(d, self.c)
             h_b = self.nets.features_b(h, lattice.residual(full, self.prediction_d), told_b)
-            return self.planes.phase(self.nets.head_b, h_b, lattice.predict_b(self.c, full), self.size_b)
+            return self._phase("b", h_b, lattice.predict_b(self.c, full), self.size_b)
 
-        return dependent(self.planes.phase(self.nets.head_d, h, self.prediction_d, self.size_d), b_given)
+        return dependent(self._phase("d", h, self.prediction_d, self.size_d), b_given)
 
     def seen(self, d_b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """D at the size of C, and what networks see of D and of B."""
@@ -289,7 +349,11 @@ class LevelCodec:
         """p(E | C, D, B)."""
         full_d, see_d, see_b = self.seen(d_b)
         h = self.nets.features_e(self.see_c, see_d, see_b, told_e)
-        return self.planes.phase(self.nets.head_e, h, lattice.predict_e(self.c, full_d), self.size_e, grows=grows)
+        return self._phase("e", h, lattice.predict_e(self.c, full_d), self.size_e, grows=grows)
+
+    def _phase(self, phase: str, features: Tensor, prediction: Tensor, size: Size, *, grows: bool = False) -> Codec:
+        fits = self.planes.fits.phase(self.depth, phase, size[0] * size[1])
+        return self.planes.phase(self.nets.head(phase), features, prediction, size, grows=grows, fits=fits)
 
 
 def of_phases(phases: Codec, size: Size) -> Codec:

@@ -21,7 +21,7 @@ from bbans.exact.export import calibrate, install, quantise
 from bbans.exact.selftest import answers
 from bbans.train.tasks import Task
 from bbans.vae.families import Network, build, describe, elbo
-from bbans.zoo import DIRECTIONS, FLOAT_WEIGHTS, WEIGHTS
+from bbans.zoo import FLOAT_WEIGHTS, WEIGHTS
 
 
 def export(model: Network, task: Task, out: Path) -> None:
@@ -56,8 +56,5 @@ def export(model: Network, task: Task, out: Path) -> None:
         "tables.exp2": exp2,
         "selftest": np.array(known, np.uint64),
     }
-    directions = task.directions(network.float())
-    if directions is not None:
-        arrays[DIRECTIONS] = directions
-    save_file(arrays, out / WEIGHTS, {"bbans": json.dumps(described, sort_keys=True)})
+    save_file(arrays | task.adapters(network.float()), out / WEIGHTS, {"bbans": json.dumps(described, sort_keys=True)})
     save_torch(halves, out / FLOAT_WEIGHTS)

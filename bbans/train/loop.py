@@ -47,10 +47,9 @@ class Recipe:
     kl_warmup: steps over which the weight of the KL grows from 0 to 1, so that latents learn to tell something before
     they have to pay for it; after it the objective is the true −ELBO. restarts: steps at which training begins anew
     from the averaged weights: warm-up, cosine and optimiser (Loshchilov & Hutter 2017, arXiv:1608.03983), and dead
-    units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`;
-    weight_decay: decoupled, relative to the learning rate. levels, mix: of `photo`, and directions: how many its tuning
-    knows (`bbans.train.directions`); deck: of `thumbnail`. Raises
-    `BbansError`.
+    units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`; weight_decay: decoupled, relative to the
+    learning rate. Of `photo`: levels, mix; directions: how many its tuning knows (`bbans.train.directions`); fits: how
+    many each last layer is fitted along (`bbans.train.fits`). Of `thumbnail`: deck. Raises `BbansError`.
     """
 
     steps: int = 10_000
@@ -66,6 +65,7 @@ class Recipe:
     restarts: tuple[int, ...] = ()
     levels: int = 4  # of each crop; coarser ones are too few pixels to matter
     directions: int = 0
+    fits: int = 0
     model: Config = field(default_factory=PhotoConfig)
     mix: Mix = field(default_factory=Mix)
     deck: Deck = field(default_factory=Deck)
@@ -127,7 +127,7 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
         before["model"] = json.loads(json.dumps(asdict(type(recipe.model)()))) | before["model"]
         before = {"weight_decay": 0.0, "restarts": []} | before
         before.setdefault("optimiser", "muon" if "momentum" in saved["optimiser"]["param_groups"][0] else "adam")
-        if others := [key for key in now if key not in ("steps", "directions") and before.get(key) != now[key]]:
+        if others := [key for key in now if key not in ("steps", "directions", "fits") and before.get(key) != now[key]]:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
 
 

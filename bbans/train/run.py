@@ -99,7 +99,7 @@ def _task(recipe: Recipe, data: list[Path], validation: list[Path], root: Path |
     if isinstance(recipe.model, ThumbnailConfig):
         return ThumbnailTask.of(recipe.model, data, validation, recipe.deck)
     assert isinstance(recipe.model, PhotoConfig)
-    return PhotoTask.of(recipe.model, data, validation, root, recipe.mix, recipe.levels, recipe.directions)
+    return PhotoTask.of(recipe.model, data, validation, root, recipe.mix, recipe.levels, recipe.directions, recipe.fits)
 
 
 def _silent(step: int, record: dict[str, Any]) -> None:

@@ -18,12 +18,14 @@ from torch import Tensor
 from bbans.errors import BbansError
 from bbans.train.data import Crops, Mix, find_images, load_rgb
 from bbans.train.directions import find_directions
+from bbans.train.fits import find_fits
 from bbans.train.stacks import Deck, load_stack
 from bbans.vae.bounds import LatentKL
 from bbans.vae.families import Network, elbo, picture_planes
 from bbans.vae.objectives import Bits, photo_bits, thumbnail_bits
 from bbans.vae.photo import PhotoConfig, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
+from bbans.zoo import DIRECTIONS
 
 HOLD_OUT = 20  # one picture in so many validates when none were named
 CALIBRATION_IMAGES = 24
@@ -51,20 +53,24 @@ class Task(Protocol):
     def calibration(self) -> Iterator[Pixels]:
         """Training pictures that show an exact model the range of its activations."""
 
-    def directions(self, network: Any) -> NDArray[np.int16] | None:
-        """What an exact network's tunings go along (`bbans.train.directions`), if it has tunings."""
+    def adapters(self, network: Any) -> dict[str, NDArray[Any]]:
+        """Tensors that an exact network's encoder adapts it to a picture with, by their names in the model."""
 
 
 @dataclass(frozen=True)
 class PhotoTask:
-    """Crops of pictures of any size, over `levels` levels. codes: how many directions tuning knows."""
+    """Crops of pictures of any size, over `levels` levels.
+
+    directions: how many tuning knows; fits: how many each last layer is fitted along.
+    """
 
     config: PhotoConfig
     files: list[Path]
     validation: list[Path]
     mix: Mix
     levels: int
-    codes: int = 0
+    directions: int = 0
+    fits: int = 0
 
     def __post_init__(self) -> None:
         if self.mix.crop >> self.levels < self.config.region:
@@ -83,12 +89,14 @@ class PhotoTask:
         root: Path | None,
         mix: Mix,
         levels: int,
-        codes: int = 0,
+        directions: int = 0,
+        fits: int = 0,
     ) -> PhotoTask:
         """From what the command line names. Raises `BbansError`."""
         files = find_images(data, root)
         held_out = find_images(validation, root) if validation else files[::HOLD_OUT]
-        return cls(config, [f for f in files if f not in set(held_out)] or files, held_out, mix, levels, codes)
+        training = [f for f in files if f not in set(held_out)] or files
+        return cls(config, training, held_out, mix, levels, directions, fits)
 
     def network(self) -> PhotoVAE:
         return PhotoVAE(self.config)
@@ -106,12 +114,18 @@ class PhotoTask:
         step = max(1, len(self.files) // CALIBRATION_IMAGES)
         return (np.array(load_rgb(file))[None] for file in self.files[::step][:CALIBRATION_IMAGES])
 
-    def directions(self, network: PhotoVAE) -> NDArray[np.int16] | None:
-        if not self.codes:
-            return None
+    def adapters(self, network: PhotoVAE) -> dict[str, NDArray[Any]]:
+        found: dict[str, NDArray[Any]] = {}
+        if self.directions:
+            found[DIRECTIONS] = find_directions(network, self._views(self.directions), self.directions)
+        if self.fits:
+            found |= find_fits(network, self._views(self.fits), self.fits)
+        return found
+
+    def _views(self, directions: int) -> Iterator[Pixels]:
+        """Enough training views to find so many directions."""
         crops = Crops(self.files, self.mix, DIRECTIONS_SEED)
-        views = (np.stack(crops.view()) for _ in range(VIEWS_OF_A_DIRECTION * self.codes))
-        return find_directions(network, views, self.codes)
+        return (np.stack(crops.view()) for _ in range(VIEWS_OF_A_DIRECTION * directions))
 
 
 @dataclass(frozen=True)
@@ -149,8 +163,8 @@ class ThumbnailTask:
     def calibration(self) -> Iterator[Pixels]:
         return self._in_order(self.pictures[: 2 * CALIBRATION_BATCH])
 
-    def directions(self, network: ThumbnailVAE) -> None:
-        return None
+    def adapters(self, network: ThumbnailVAE) -> dict[str, NDArray[Any]]:
+        return {}
 
     def _in_order(self, pictures: Pixels) -> Iterator[Pixels]:
         if self.config.depth == 1:

@@ -35,6 +35,30 @@ def logistic_mixture_nll(params: Tensor, x: Tensor, prediction: Tensor, lo: int,
     return -torch.logsumexp(log_w + log_p, 1, keepdim=True)
 
 
+def logistic_mixture_slopes(params: Tensor, x: Tensor, prediction: Tensor, lo: int, hi: int) -> tuple[Tensor, Tensor]:
+    """What `logistic_mixture_nll` returns, and its derivatives by params [N, 3K, h, w], in that shape.
+
+    Several times as fast as automatic differentiation, and coarse for symbols that are very unlikely: no mass is taken
+    as less than 1e-9, and single precision leaves little of one below 1e-6.
+    """
+    logits, means, scales = params.float().chunk(3, 1)
+    inverse = torch.exp2(-scales.clamp(SCALE_MIN, SCALE_MAX))
+    centred = x - prediction - MEAN_UNIT * means
+    upper, lower = (centred + 0.5) * inverse, (centred - 0.5) * inverse
+    above, below = torch.sigmoid(upper), torch.sigmoid(lower)
+    at_lo, at_hi = x <= lo, x >= hi
+    density_above = (above * (1 - above)).masked_fill(at_hi, 0.0)
+    density_below = (below * (1 - below)).masked_fill(at_lo, 0.0)
+    mass = above.masked_fill(at_hi, 1.0) - below.masked_fill(at_lo, 0.0)
+    weights = torch.softmax(logits * math.log(2.0), 1)
+    total = (weights * mass).sum(1, keepdim=True).clamp_min(1e-9)
+    share = weights / total
+    by_logits = weights - share * mass
+    by_means = share * inverse * (density_above - density_below)
+    by_scales = share * (upper * density_above - lower * density_below)
+    return -total.log(), torch.cat([math.log(2.0) * by_logits, MEAN_UNIT * by_means, math.log(2.0) * by_scales], 1)
+
+
 def bernoulli_nll(logit: Tensor, x: Tensor) -> Tensor:
     """−ln of a Bernoulli. logit: any shape, in nats; x: booleans of the same shape. Returns that shape."""
     return F.softplus(torch.where(x, -logit, logit).float())

@@ -74,8 +74,11 @@ class Head(nn.Module):
 
         mine: its part of `split`; earlier: residuals [N, channel, h, w] of the channels before it.
         """
-        h = self.earlier[channel - 1](earlier, add=mine) if channel else torch.relu(mine)
-        return self.out[channel](h)
+        return self.out[channel](self.inside(channel, mine, earlier))
+
+    def inside(self, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
+        """The features [N, hidden, h, w] that the last layer of `channel` reads; arguments as of `channel`."""
+        return self.earlier[channel - 1](earlier, add=mine) if channel else torch.relu(mine)
 
 
 def _spread(out: Conv, mixtures: int, spread: float) -> None:

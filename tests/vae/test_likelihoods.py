@@ -43,6 +43,25 @@ def test_the_nll_is_finite_and_has_gradients_far_out() -> None:
     assert torch.isfinite(nll).all() and params.grad is not None and torch.isfinite(params.grad).all()
 
 
+@pytest.mark.parametrize(("lo", "hi"), [(0, 255), (-255, 255)])
+def test_slopes_are_those_of_the_nll(lo: int, hi: int) -> None:
+    torch.manual_seed(0)
+    params = torch.randn(2, 9, 6, 50)
+    params[:, 3:6] *= 0.5
+    x = (128 + 40 * torch.randn(2, 1, 6, 50)).round().clamp(lo, hi)
+    x[..., 0], x[..., 1] = lo, hi
+    prediction = (x + 6 * torch.randn_like(x)).requires_grad_(False)
+    params.requires_grad_()
+    nll = likelihoods.logistic_mixture_nll(params, x, prediction, lo, hi)
+    (expected,) = torch.autograd.grad(nll.sum(), params)
+    nats, slopes = likelihoods.logistic_mixture_slopes(params.detach(), x, prediction, lo, hi)
+    likely = nll.detach() < 6
+    assert likely.float().mean() > 0.5
+    torch.testing.assert_close(nats[likely], nll.detach()[likely], rtol=1e-3, atol=1e-4)
+    picked = likely.expand_as(slopes)
+    torch.testing.assert_close(slopes[picked], expected[picked], rtol=1e-2, atol=3e-3)
+
+
 def test_samples_have_their_density() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

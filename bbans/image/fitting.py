@@ -1,0 +1,259 @@
+"""Fitting the last layers of `photo`'s heads to the plane at hand, without a gradient through any network.
+
+Parameters are linear in the features that a last layer reads, so the likelihood of a whole plane is nearly quadratic in
+the layer's weights, and two Newton steps find better ones. A model brings, for the last layer of each phase and channel
+of the finest levels, a few directions in which the best weights of pictures differ; a plane has a code for each, and is
+coded as p(codes) p(plane | codes). The steps of codes become finer as the root of the number of pixels, as does what a
+plane tells of them: a two-part code (Rissanen 1983, "A Universal Prior for Integers and Estimation by Minimum
+Description Length"), whose first part takes about a bit for each code.
+
+Codes are integers and are applied in integers; finding them takes real numbers, which no decoder needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bbans.codecs.core import Codec, dependent, substack
+from bbans.codecs.discrete import uniform
+from bbans.codecs.mixture import WEIGHT_BITS, Mixture
+from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, ScaleTables
+from bbans.errors import BadModel
+from bbans.exact.layers import IntConv
+from bbans.exact.tuning import moved
+from bbans.vae.layers import channels_last
+from bbans.vae.likelihoods import logistic_mixture_slopes
+from bbans.vae.phases import PHASES
+from bbans.vae.photo import SAMPLES, PhotoVAE
+from bbans.zoo import FITS
+
+CONSTANT = 256  # what a bias is multiplied with, as if it were one more feature
+FEWEST = 4096  # pixels of a plane that is fitted
+STEP = 1.5  # of a code, in standard deviations of what a plane of 4^n pixels leaves uncertain of it; else up to twice
+MOST_CODE = 255
+SPREADS = 16  # of a plane's codes, against those of the pictures that directions come from; 0: no code but 0
+LOGISTIC_SD = math.pi / math.sqrt(3)  # the standard deviation of a logistic of scale 1
+FEW_STEPS = 2  # of Newton's; more go with all pixels
+SHARES = (1.0, 0.5, 0.25)  # of a Newton step, tried one after another until one pays
+DAMPING = 0.3  # how much of the curvature is what it is in the mean picture, and not what the plane's own slopes say
+SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 15, 1 << 13  # at most so many are looked at in few steps
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the last layer of a head can become for one plane.
+
+    directions: int64 [codes, outputs, features + 1], of integer weights, the last of the bias in units of `CONSTANT`,
+    in 1/2^digits for a code of 1 in a plane of `FEWEST` pixels. scales: int64 [codes], log2 of the scale of the
+    logistic that a code has in such a plane, in 1/`PER_OCTAVE`.
+    """
+
+    directions: Integers
+    scales: Integers
+    digits: int
+
+    def moves(self, codes: Integers, count: int) -> Integers:
+        """What the integer weights change by [outputs, features + 1], for a plane of `count` pixels."""
+        finer = self.digits + fineness(count)
+        total = np.tensordot(codes, self.directions, 1)
+        return (total + ((1 << finer) >> 1)) >> finer
+
+    def layer(self, last: IntConv, codes: Integers, count: int) -> IntConv:
+        """The last layer for a plane with these codes. Raises `BadModel` when it can't be exact."""
+        if not codes.any():
+            return last
+        changes = torch.from_numpy(self.moves(codes, count))
+        made = moved(last, changes[:, :-1, None, None], CONSTANT * changes[:, -1])
+        return channels_last(made.to(last.weight))
+
+    def codec(self, tables: ScaleTables, count: int) -> Codec:
+        """Of the codes of a plane: their spread, then each."""
+        spread = substack(uniform(SPREADS), np.s_[:1])
+
+        def given(chosen: NDArray[Any]) -> Codec:
+            if not chosen[0]:
+                return Codec(lambda message, x: None, lambda message: np.zeros(len(self.scales), np.int64))
+            return self._logistics(tables, count, int(chosen[0])).row_codec()
+
+        both = dependent(spread, given)
+
+        def push(message: Any, codes: Integers) -> None:
+            both.push(message, (np.array([self._spread(tables, count, codes)[0]]), codes))
+
+        def pop(message: Any) -> Integers:
+            return np.asarray(both.pop(message)[1], np.int64)
+
+        return Codec(push, pop)
+
+    def bits(self, tables: ScaleTables, count: int, codes: Integers) -> float:
+        """What `codec` takes for them."""
+        return math.log2(SPREADS) + self._spread(tables, count, codes)[1]
+
+    def _spread(self, tables: ScaleTables, count: int, codes: Integers) -> tuple[int, float]:
+        """The one that takes the fewest bits, and how many."""
+        if not codes.any():
+            return 0, 0.0
+        bits = [-self._logistics(tables, count, spread).log2_prob(codes).sum() for spread in range(1, SPREADS)]
+        best = int(np.argmin(bits))
+        return 1 + best, float(bits[best])
+
+    def _logistics(self, tables: ScaleTables, count: int, spread: int) -> Mixture:
+        index = SCALE_OF_ONE + self.scales + PER_OCTAVE * fineness(count)
+        index = index + (spread - SPREADS // 2) * PER_OCTAVE // 2
+        weights = np.full((1, len(index)), 1 << WEIGHT_BITS, np.uint32)
+        scales = np.clip(index, 0, SCALES - 1).astype(np.int32)[None]
+        return Mixture(tables, weights, np.zeros((1, len(index)), np.int32), scales, -MOST_CODE, MOST_CODE)
+
+
+def fineness(count: int) -> int:
+    """log2 of how many times finer the steps of codes are in a plane of `count` pixels than in one of `FEWEST`."""
+    return (count.bit_length() - FEWEST.bit_length()) // 2
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Those of a model. steps: how many an encoder takes to find codes; without any, all are 0."""
+
+    planes: Mapping[tuple[int, str], Sequence[Fit]] = field(default_factory=dict)
+    steps: int = FEW_STEPS
+
+    @classmethod
+    def of(cls, network: PhotoVAE, tensors: Mapping[str, NDArray[Any]], steps: int = FEW_STEPS) -> Fits:
+        """tensors: fits.DEPTH.PHASE.CHANNEL.directions, .scales and .digits, of the network's model. Raises `BadModel`
+        when they are of another network."""
+        depths = {int(depth) for name in tensors if (depth := f"{name}.".split(".")[1]).isdigit()}
+        found = {
+            (depth, phase): [_fit(network, tensors, depth, phase, channel) for channel in range(SAMPLES)]
+            for depth in depths
+            for phase in PHASES
+        }
+        return cls(found, steps)
+
+    def phase(self, depth: int, phase: str, count: int) -> Sequence[Fit]:
+        """Of the channels of a phase of `count` pixels; none where it isn't fitted."""
+        return self.planes.get((depth, phase), ()) if count >= FEWEST else ()
+
+
+def _fit(network: PhotoVAE, tensors: Mapping[str, NDArray[Any]], depth: int, phase: str, channel: int) -> Fit:
+    name = f"{FITS}{depth}.{phase}.{channel}."
+    last = cast(IntConv, network.level(depth).head(phase).out[channel])
+    try:
+        directions, scales, digits = (tensors[name + part] for part in ("directions", "scales", "digits"))
+        wanted = (len(scales), len(last.weight), last.weight.shape[1] + 1)
+        if directions.shape != wanted or any(x.dtype.kind != "i" for x in (directions, scales, digits)):
+            raise ValueError("shapes")
+        if not 0 <= int(digits[0]) <= 30 or np.abs(scales.astype(np.int64)).max(initial=0) > 1 << 12:
+            raise ValueError("magnitudes")
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise BadModel(f"{name}*: directions of last layers that are of another network") from error
+    return Fit(directions.astype(np.int64), scales.astype(np.int64), int(digits[0]))
+
+
+# -- searching ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What is known of the plane of one picture: all [1, ..., h, w].
+
+    features: what the last layer reads; x: the pixels; prediction: what means are relative to; lo, hi: of the pixels.
+    """
+
+    features: Tensor
+    x: Tensor
+    prediction: Tensor
+    lo: int
+    hi: int
+
+    @property
+    def count(self) -> int:
+        """Of pixels."""
+        return self.x.numel()
+
+    def slopes(self, params: Tensor) -> tuple[float, Tensor]:
+        """−ln p of all pixels, and its derivatives by these parameters."""
+        nats, slopes = logistic_mixture_slopes(params, self.x, self.prediction, self.lo, self.hi)
+        return float(nats.sum(dtype=torch.float64)), slopes
+
+    def params(self, last: IntConv, unit: Tensor) -> Tensor:
+        """Real parameters by a last layer, on the CPU."""
+        return last(self.features).float().cpu() * unit
+
+    def read(self) -> Tensor:
+        """What weights and biases are multiplied with [features + 1, pixels], on the CPU."""
+        features = self.features.flatten(2)[0].float().cpu()
+        return torch.cat([features, torch.full_like(features[:1], CONSTANT)])
+
+    def some(self, most: int) -> Plane:
+        """Every second, third ... pixel of a row, that there be at most `most`."""
+        step = -(-self.count // most)
+        features, x, prediction = (x.flatten(2)[..., None, ::step] for x in (self.features, self.x, self.prediction))
+        return Plane(features, x, prediction, self.lo, self.hi)
+
+
+def find_codes(fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, steps: int = FEW_STEPS) -> Integers:
+    """The codes that make the plane shortest, or zeros if none pays for itself. steps: of Newton's, at most."""
+    if not steps:
+        return np.zeros(len(fit.scales), np.int64)
+    unit = units(last)
+    codes = np.clip(np.rint(_newton(fit, last, plane, unit, steps)), -MOST_CODE, MOST_CODE).astype(np.int64)
+    if not codes.any():
+        return codes
+    try:
+        fitted = fit.layer(last, codes, plane.count)
+    except BadModel:
+        return np.zeros_like(codes)
+    before, after = (plane.slopes(plane.params(layer, unit))[0] for layer in (last, fitted))
+    pays = (before - after) / math.log(2) > fit.bits(tables, plane.count, codes)
+    return codes if pays else np.zeros_like(codes)
+
+
+def units(last: IntConv) -> Tensor:
+    """What an output of 1 means, for each output [outputs, 1, 1]."""
+    return torch.exp2(-torch.tensor(last.digits, dtype=torch.float32))[:, None, None]
+
+
+def _newton(fit: Fit, last: IntConv, plane: Plane, unit: Tensor, steps: int) -> NDArray[np.float64]:
+    """Real codes. The Hessian is that of Berndt, Hall, Hall & Hausman 1974: outer products of the pixels' slopes."""
+    seen = plane.some(SLOPE_PIXELS) if steps <= FEW_STEPS else plane
+    features, params = seen.read(), seen.params(last, unit)
+    times, sparse = plane.count / seen.count, max(1, seen.count // CURVATURE_PIXELS)
+    # what a code of 1 adds to the outputs, for each feature
+    power = torch.exp2(-last.shift.double() - fit.digits - fineness(plane.count)).numpy()
+    directions = torch.from_numpy(fit.directions * power[:, None]).float()
+    prior = np.square(LOGISTIC_SD * np.exp2(fit.scales / PER_OCTAVE + fineness(plane.count))) ** -1
+    expected = STEP**2 * plane.count / (FEWEST << 2 * fineness(plane.count))  # the mean picture's curvature
+
+    def at(codes: NDArray[np.float64]) -> tuple[float, Tensor]:
+        """What is to become small, and the slopes by the outputs [outputs, pixels]."""
+        moves = torch.tensordot(torch.from_numpy(codes).float(), directions, 1)
+        nats, slopes = seen.slopes(params + (moves @ features).view_as(params) * unit)
+        return nats * times + float(prior @ codes**2) / 2, (slopes * unit).flatten(2)[0]
+
+    codes = np.zeros(len(fit.scales))
+    lowest, slopes = at(codes)
+    in_full = features.T.double()
+    for _ in range(steps):
+        slope = ((slopes.double() @ in_full) * directions).sum((1, 2)).numpy() * times + prior * codes
+        along = torch.tensordot(directions, features[:, ::sparse], 1).mul_(slopes[:, ::sparse]).sum(1)
+        found = (along @ along.T).double().numpy() * (plane.count / along.shape[1])
+        curvature = (1 - DAMPING) * found + np.diag(DAMPING * expected + prior)
+        move = np.linalg.solve(curvature, slope)
+        for share in SHARES:
+            cost, there = at(codes - share * move)
+            if cost < lowest:
+                codes, lowest, slopes = codes - share * move, cost, there
+                break
+        else:
+            break
+    return codes
