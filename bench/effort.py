@@ -23,7 +23,7 @@ from bbans.image.picture import compress_picture, decompress_picture
 from bbans.memory import keep_large_buffers
 from bench import common
 
-EFFORTS = f"{effort.DEFAULT},{effort.DEFAULT + 1},{effort.MOST}"
+EFFORTS = f"{effort.DEFAULT - 1},{effort.DEFAULT},{effort.DEFAULT + 1},{effort.MOST}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ after it are as large as the bits on the message allow, so that the networks wor
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -34,7 +35,7 @@ from bbans.image import effort as effort_levels
 from bbans.image import tuning
 from bbans.image.families import pictures_codec
 from bbans.image.fields import read_varint, write_varint
-from bbans.image.fitting import FEW_STEPS, Fits
+from bbans.image.fitting import FEW_STEPS, MANY_STEPS, Fits
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand
 from bbans.vae import lattice
@@ -80,15 +81,16 @@ def encode_tile(
 
     Raises `BadImage` when the model takes no such pictures.
     """
-    steps = effort_levels.newton_steps(effort)
+    steps = FEW_STEPS if effort >= effort_levels.DEFAULT else 0
     payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, steps=steps)[0]
     stages, network = effort_levels.tuning_stages(effort), model.network
     if not stages or isinstance(network, ThumbnailVAE):
         return payload, stats
     space, grey = _space(model), pixels.shape[-1] == 1
-    for values in islice(tuning.search(network, space, _planes(model, pixels[None]), grey=grey), stages):
+    tunings = islice(tuning.search(network, space, _planes(model, pixels[None]), grey=grey), stages)
+    for values in itertools.chain([None], tunings):
         try:
-            other = _encoded(model, pixels[None], want_elbo=want_elbo, steps=steps, tuned_by=values)[0]
+            other = _encoded(model, pixels[None], want_elbo=want_elbo, steps=MANY_STEPS, tuned_by=values)[0]
         except BadModel:  # weights that can't be exact
             continue
         if len(other[0]) < len(payload):

@@ -41,7 +41,8 @@ STEP = 1.5  # of a code, in standard deviations of what a plane of 4^n pixels le
 MOST_CODE = 255
 SPREADS = 16  # of a plane's codes, against those of the pictures that directions come from; 0: no code but 0
 LOGISTIC_SD = math.pi / math.sqrt(3)  # the standard deviation of a logistic of scale 1
-FEW_STEPS = 2  # of Newton's; more go with all pixels
+FEW_STEPS, MANY_STEPS = 2, 4  # of Newton's; many go with all pixels
+SURPLUS = 16  # bits that codes shall save beside what they take: what they save is only known in real numbers
 SHARES = (1.0, 0.5, 0.25)  # of a Newton step, tried one after another until one pays
 DAMPING = 0.3  # how much of the curvature is what it is in the mean picture, and not what the plane's own slopes say
 SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 15, 1 << 13  # at most so many are looked at in few steps
@@ -214,7 +215,7 @@ def find_codes(fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, steps
     except BadModel:
         return np.zeros_like(codes)
     before, after = (plane.slopes(plane.params(layer, unit))[0] for layer in (last, fitted))
-    pays = (before - after) / math.log(2) > fit.bits(tables, plane.count, codes)
+    pays = (before - after) / math.log(2) > fit.bits(tables, plane.count, codes) + SURPLUS
     return codes if pays else np.zeros_like(codes)
 
 

@@ -105,7 +105,7 @@ def plane_of(last: Any, seed: int = 0, shape: tuple[int, int] = (24, 20)) -> fit
     return fitting.Plane(features, x, torch.full_like(x, 128.0), 0, 255)
 
 
-@pytest.mark.parametrize("steps", [fitting.FEW_STEPS, 4])
+@pytest.mark.parametrize("steps", [fitting.FEW_STEPS, fitting.MANY_STEPS])
 def test_codes_make_the_plane_shorter(model: zoo.Model, steps: int) -> None:
     fit, last = fit_of(model)
     with arithmetic():
