@@ -4,11 +4,12 @@ Knows messages, their lanes and what must be told the decoder; how a model codes
 Knows nothing of files, headers or checksums.
 
 The payload of a tile of `photo`: varint latent bits (0: coded without latents) + 16 x number of doublings + 512 if the
-networks are tuned; varints of the lane schedule (see `lanes`); the message, folded to one head, as little-endian words,
-whose last symbols are the steps of the tuning. Of a chain, and of every tile
-of `thumbnail`: varint number of batches; for each, in the order of pushing, varint of its pictures and a byte, latent
-bits + 16 x log2 of the lanes; the message. A chain's first batch is one picture, which pays the initial bits; those
-after it are as large as the bits on the message allow, so that the networks work on many at once.
+networks are tuned; varints of the lane schedule (see `lanes`); the message, folded to one head, as little-endian
+words, whose last symbols are the steps of the tuning; the codes of a plane that is fitted (`fitting`) are popped
+before it. Of a chain, and of every tile of `thumbnail`: varint number of batches; for each, in the order of pushing,
+varint of its pictures and a byte, latent bits + 16 x log2 of the lanes; the message. A chain's first batch is one
+picture, which pays the initial bits; those after it are as large as the bits on the message allow, so that the
+networks work on many at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -87,8 +87,9 @@ def encode_tile(
     if not stages or isinstance(network, ThumbnailVAE):
         return payload, stats
     space, grey = _space(model), pixels.shape[-1] == 1
-    tunings = islice(tuning.search(network, space, _planes(model, pixels[None]), grey=grey), stages)
-    for values in itertools.chain([None], tunings):
+    tunings = itertools.islice(tuning.search(network, space, _planes(model, pixels[None]), grey=grey), stages)
+    untuned = [None] if model.fits else []  # but fitted with more care
+    for values in itertools.chain(untuned, tunings):
         try:
             other = _encoded(model, pixels[None], want_elbo=want_elbo, steps=MANY_STEPS, tuned_by=values)[0]
         except BadModel:  # weights that can't be exact

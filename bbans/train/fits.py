@@ -22,7 +22,7 @@ from bbans.image import fitting, tuning
 from bbans.vae import lattice
 from bbans.vae.families import picture_planes
 from bbans.vae.likelihoods import logistic_mixture_slopes
-from bbans.vae.objectives import INPUT_SCALE, Views, latent_bits
+from bbans.vae.objectives import INPUT_SCALE, phase_features, photo_levels
 from bbans.vae.phases import PHASES
 from bbans.vae.photo import PhotoVAE
 from bbans.zoo import FITS
@@ -71,15 +71,9 @@ def find_fits(network: PhotoVAE, views: Iterable[NDArray[np.uint8]], count: int)
 def _planes(soft: PhotoVAE, x: Tensor) -> Iterator[tuple[Key, Tensor, Tensor]]:
     """Of each plane, all pictures together: what the last layer reads [features + 1, pixels], and the slopes of −ln p
     by what it puts out [outputs, pixels]."""
-    for depth in range(DEPTHS):
-        views, nets = Views.of(x), soft.level(depth)
-        regions = nets.regions(views.see_c)
-        z = latent_bits(nets.infer(views.see_c, views.see_d, views.see_b))[0] if soft.config.latents else None
-        told_d, told_b = nets.condition(regions, z, views.c)
-        h_d = nets.features_d(views.see_c, told_d)
-        h_b = nets.features_b(h_d, views.see_d, told_b)
-        h_e = nets.features_e(views.see_c, views.see_d, views.see_b, nets.condition_e(regions, views.c))
-        for phase, h, target, prediction in zip(PHASES, (h_d, h_b, h_e), views.pixels, views.predictions, strict=True):
+    for depth, (nets, views, told, _) in enumerate(photo_levels(soft, x, DEPTHS)):
+        features = phase_features(nets, views, told)
+        for phase, h, target, prediction in zip(PHASES, features, views.pixels, views.predictions, strict=True):
             head, seen = nets.head(phase), lattice.residual(target, prediction) * INPUT_SCALE
             for channel, mine in enumerate(head.split(h)):
                 inside = head.inside(channel, mine, seen[:, :channel])
@@ -88,9 +82,8 @@ def _planes(soft: PhotoVAE, x: Tensor) -> Iterator[tuple[Key, Tensor, Tensor]]:
                 _, slopes = logistic_mixture_slopes(
                     params, target[:, here], prediction[:, here] / 4, *lattice.RANGES[channel]
                 )
-                features = torch.cat([inside, torch.full_like(inside[:, :1], fitting.CONSTANT)], 1)
-                yield (depth, phase, channel), _row(features), _row(slopes)
-        x = views.c
+                read = torch.cat([inside, torch.full_like(inside[:, :1], fitting.CONSTANT)], 1)
+                yield (depth, phase, channel), _row(read), _row(slopes)
 
 
 def _row(x: Tensor) -> Tensor:

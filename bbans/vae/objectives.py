@@ -7,7 +7,7 @@ what begins with `kl` is the KL of latents. Source: Kingma & Welling 2014, eq. 2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from bbans.vae import lattice, likelihoods
 from bbans.vae.layers import INPUT_DIGITS
 from bbans.vae.phases import PHASES, Head, Phases
-from bbans.vae.photo import PhotoVAE
+from bbans.vae.photo import PhotoLevel, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 
 Bits = dict[str, Tensor]
@@ -61,14 +61,19 @@ Told = tuple[Tensor, Tensor, Tensor]
 
 def level_bits(nets: Phases, views: Views, told: Told, *, samples: int, bilevel: bool = False) -> list[Tensor]:
     """Bits [N] of D, B and E of a level, given C. samples: how many channels count."""
+    features = phase_features(nets, views, told)
+    return [
+        plane_bits(nets.head(phase), h, target, prediction, samples=samples, bilevel=bilevel)
+        for phase, h, target, prediction in zip(PHASES, features, views.pixels, views.predictions, strict=True)
+    ]
+
+
+def phase_features(nets: Phases, views: Views, told: Told) -> tuple[Tensor, Tensor, Tensor]:
+    """What the heads of D, B and E of a level read [N, channels, h, w]."""
     told_d, told_b, told_e = told
     h_d = nets.features_d(views.see_c, told_d)
     h_b = nets.features_b(h_d, views.see_d, told_b)
-    h_e = nets.features_e(views.see_c, views.see_d, views.see_b, told_e)
-    return [
-        plane_bits(nets.head(phase), h, target, prediction, samples=samples, bilevel=bilevel)
-        for phase, h, target, prediction in zip(PHASES, (h_d, h_b, h_e), views.pixels, views.predictions, strict=True)
-    ]
+    return h_d, h_b, nets.features_e(views.see_c, views.see_d, views.see_b, told_e)
 
 
 def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, *, samples: int, bilevel: bool) -> Tensor:
@@ -113,20 +118,29 @@ def photo_bits(
     keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
     """
     x, bits = ycocg.float(), Bits()
-    for level in range(1, levels + 1):
-        views, nets = Views.of(x), model.level(level - 1)
-        regions = nets.regions(views.see_c)
-        kl, z = views.c.new_zeros(len(x)), None
-        if model.config.latents:
-            z, elements = latent_bits(nets.infer(views.see_c, views.see_d, views.see_b))
+    for level, (nets, views, told, elements) in enumerate(photo_levels(model, x, levels), 1):
+        kl = views.c.new_zeros(len(x))
+        if elements is not None:
             keep(f"kl{level}", elements)
             kl = elements.sum((1, 2, 3))
-        told_d, told_b = nets.condition(regions, z, views.c)
-        told_e = nets.condition_e(regions, views.c)
-        phases = level_bits(nets, views, (told_d, told_b, told_e), samples=1 if grey else 3)
+        phases = level_bits(nets, views, told, samples=1 if grey else 3)
         bits |= {f"{phase}{level}": v for phase, v in zip(PHASES, phases, strict=True)} | {f"kl{level}": kl}
         x = views.c
     return bits, x
+
+
+def photo_levels(model: PhotoVAE, x: Tensor, levels: int) -> Iterator[tuple[PhotoLevel, Views, Told, Tensor | None]]:
+    """Of pictures x [N, 3, h, w], level by level from the finest: the networks, what they see and what they are told,
+    with a sample of the latents; and the KL [N, latents, ...] of these, if there are any."""
+    for level in range(levels):
+        views, nets = Views.of(x), model.level(level)
+        regions = nets.regions(views.see_c)
+        z, kl = None, None
+        if model.config.latents:
+            z, kl = latent_bits(nets.infer(views.see_c, views.see_d, views.see_b))
+        told_d, told_b = nets.condition(regions, z, views.c)
+        yield nets, views, (told_d, told_b, nets.condition_e(regions, views.c)), kl
+        x = views.c
 
 
 def level_count(height: int, width: int) -> int:
