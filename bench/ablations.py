@@ -7,15 +7,20 @@ recipe, is not trained again (folders in OUTDIR/ablations): after a change of th
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest import mock
 
 import click
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from bbans import zoo
 from bbans.errors import BbansError
@@ -26,19 +31,78 @@ from bbans.train.export import export
 from bbans.train.loop import Recipe, check_same_run, train
 from bbans.train.run import read_recipe
 from bbans.train.tasks import PhotoTask
-from bbans.vae.photo import PhotoConfig
+from bbans.vae.phases import Head, Phases
+from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoLevel
 from bench import common
 from bench.speed import size_of
 
 BASE = Path(__file__).with_name("ablation.toml")
 LISTS = common.ROOT / "models" / "photo"
-ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its model and of its mix
+EXPORT = ("bbans.exact.layers", "bbans.exact.export")  # where the largest activation is known
+
+
+def green_first(rgb: Tensor) -> Tensor:
+    """G, R - G, B - G."""
+    r, g, b = rgb.unbind(1)
+    return torch.stack([g, r - g, b - g], 1)
+
+
+def from_green_first(planes: Tensor) -> Tensor:
+    """The inverse of `green_first`."""
+    g, r, b = planes.unbind(1)
+    return torch.stack([r + g, g, b + g], 1)
+
+
+def as_it_is(rgb: Tensor) -> Tensor:
+    """R, G, B."""
+    return rgb
+
+
+def apart(head: Head, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
+    """`Head.inside` that is told nothing of the earlier channels."""
+    return head.earlier[channel - 1](torch.zeros_like(earlier), add=mine) if channel else torch.relu(mine)
+
+
+def e_without_b(nets: Phases, c: Tensor, d: Tensor, b: Tensor, told: Tensor) -> Tensor:
+    """`Phases.features_e` that is told nothing of B."""
+    return nets.blocks_e(nets.enter_e(torch.cat([c, d, torch.zeros_like(b)], 1), add=told))
+
+
+def no_regions(nets: PhotoLevel, c: Tensor) -> Tensor:
+    """`PhotoLevel.regions` that tells nothing."""
+    return torch.zeros_like(nets.region(c))
+
+
+NO_REGIONS = {"bbans.vae.photo.PhotoLevel.regions": no_regions}
+ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its model, of its mix and of the code
     "base": {},
+    "seed 1": {"recipe": {"seed": 1}},
+    # latents
     "no latents": {"model": {"latents": 0}},
     "latents without warm-up": {"recipe": {"kl_warmup": 0}},
     "16 latents": {"model": {"latents": 16}},
     "latents of 4x4": {"model": {"region": 4}},
     "latents of 2x2": {"model": {"region": 2}},
+    "no regions": {"code": NO_REGIONS},
+    "no regions, no latents": {"model": {"latents": 0}, "code": NO_REGIONS},
+    # contexts
+    "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
+    "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},
+    "G, R - G, B - G": {
+        "code": {
+            "bbans.vae.lattice.ycocg_from_rgb": green_first,
+            "bbans.vae.lattice.rgb_from_ycocg": from_green_first,
+        }
+    },
+    "R, G, B": {
+        "code": {
+            "bbans.vae.lattice.ycocg_from_rgb": as_it_is,
+            "bbans.vae.lattice.rgb_from_ycocg": as_it_is,
+            "bbans.vae.lattice.RANGES": ((0, 255),) * SAMPLES,
+        }
+    },
+    # sizes
+    "K = 1": {"model": {"mixtures": 1}},
     "K = 3": {"model": {"mixtures": 3}},
     "K = 8": {"model": {"mixtures": 8}},
     "heads of 16": {"model": {"hidden": 16}},
@@ -49,14 +113,28 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     "4, 2, 4 blocks": {"model": {"blocks": (4, 2, 4)}},
     "finest level apart": {"model": {"distinct": 2}},
     "two levels apart": {"model": {"distinct": 3}},
+    # integers
+    "activations of 10 bits": {"code": {f"{module}.ACTIVATION_MAX": 1023 for module in EXPORT}},
+    "activations of 8 bits": {"code": {f"{module}.ACTIVATION_MAX": 255 for module in EXPORT}},
+    # what it is trained on
     "clean crops only": {"mix": {"jpeg": 0.0, "grain": 0.0, "enlarge": 0.0, "chroma": 0.0, "grey": 0.0}},
     "no scaling": {"mix": {"untouched": 1.0}},
-    "crops of 96": {"mix": {"crop": 96}},
+    "one filter": {"code": {"bbans.train.data.FILTERS": (Image.Resampling.BICUBIC,) * 2}},
+    "two crops of 128x128": {"recipe": {"batch": 2}, "mix": {"crop": 128}},
+    # how it is trained
     "Adam": {"recipe": {"optimiser": "adam"}},
     "Adam, twice the rate": {"recipe": {"optimiser": "adam", "learning_rate": 1.6e-2}},
     "half the rate": {"recipe": {"learning_rate": 4e-3}},
-    "seed 1": {"recipe": {"seed": 1}},
 }
+
+
+@contextlib.contextmanager
+def changed_code(row: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """What a row puts in the place of functions and constants, while the context lasts."""
+    with contextlib.ExitStack() as stack:
+        for name, value in row.get("code", {}).items():
+            stack.enter_context(mock.patch(name, value))
+        yield
 
 
 def changed(base: Recipe, row: dict[str, dict[str, Any]]) -> Recipe:
@@ -107,9 +185,10 @@ def main(names: tuple[str, ...], data: Path, steps: int | None, output: Path) ->
     for name in names or ROWS:
         out = output / "ablations" / f"{name.replace(',', '').replace(' ', '-')}-{base.steps}"
         try:
-            trained(changed(base, ROWS[name]), data, out)
-            model = zoo.load(out, device="cpu")
-            record[name] = {**coded(model, paths), **size_of(model, read_picture(paths[0]))}
+            with changed_code(ROWS[name]):
+                trained(changed(base, ROWS[name]), data, out)
+                model = zoo.load(out, device="cpu")
+                record[name] = {**coded(model, paths), **size_of(model, read_picture(paths[0]))}
         except BbansError as error:
             sys.exit(f"{name}: {error}")
         print(f"{name}: {record[name]['total']:.4f}", file=sys.stderr)

@@ -28,7 +28,7 @@ Int64 = NDArray[np.int64]
 PRECISION = 24
 WEIGHT_BITS = 12
 MAX_SYMBOLS = 1024
-_BLOCK = 1 << 11  # symbols worked on at a time, so that what they need stays in the cache
+_BLOCK = 1 << 12  # symbols worked on at a time, so that what they need stays in the cache
 
 
 @dataclass(frozen=True)

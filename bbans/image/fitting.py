@@ -30,7 +30,7 @@ from bbans.errors import BadModel
 from bbans.exact.layers import IntConv
 from bbans.exact.tuning import moved
 from bbans.vae.layers import channels_last
-from bbans.vae.likelihoods import logistic_mixture_slopes
+from bbans.vae.likelihoods import logistic_mixture_nll, logistic_mixture_slopes
 from bbans.vae.phases import PHASES
 from bbans.vae.photo import SAMPLES, PhotoVAE
 from bbans.zoo import FITS
@@ -45,7 +45,8 @@ FEW_STEPS, MANY_STEPS = 2, 4  # of Newton's; many go with all pixels
 SURPLUS = 16  # bits that codes shall save beside what they take: what they save is only known in real numbers
 SHARES = (1.0, 0.5, 0.25)  # of a Newton step, tried one after another until one pays
 DAMPING = 0.3  # how much of the curvature is what it is in the mean picture, and not what the plane's own slopes say
-SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 15, 1 << 13  # at most so many are looked at in few steps
+SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 14, 1 << 12  # at most so many are looked at in few steps
+CHECK_PIXELS = 1 << 13  # at most so many others say whether the codes of few steps pay
 
 Integers = NDArray[np.int64]
 
@@ -84,7 +85,7 @@ class Fit:
         def given(chosen: NDArray[Any]) -> Codec:
             if not chosen[0]:
                 return Codec(lambda message, x: None, lambda message: np.zeros(len(self.scales), np.int64))
-            return self._logistics(tables, count, int(chosen[0])).row_codec()
+            return self._logistics(tables, count, chosen).row_codec()
 
         both = dependent(spread, given)
 
@@ -104,16 +105,17 @@ class Fit:
         """The one that takes the fewest bits, and how many."""
         if not codes.any():
             return 0, 0.0
-        bits = [-self._logistics(tables, count, spread).log2_prob(codes).sum() for spread in range(1, SPREADS)]
-        best = int(np.argmin(bits))
-        return 1 + best, float(bits[best])
+        tried = np.arange(1, SPREADS)
+        each = self._logistics(tables, count, tried).log2_prob(np.tile(codes, len(tried)))
+        bits = -each.reshape(len(tried), -1).sum(1)
+        return 1 + int(bits.argmin()), float(bits.min())
 
-    def _logistics(self, tables: ScaleTables, count: int, spread: int) -> Mixture:
+    def _logistics(self, tables: ScaleTables, count: int, spreads: NDArray[Any]) -> Mixture:
+        """Of the codes with one spread after another."""
         index = SCALE_OF_ONE + self.scales + PER_OCTAVE * fineness(count)
-        index = index + (spread - SPREADS // 2) * PER_OCTAVE // 2
-        weights = np.full((1, len(index)), 1 << WEIGHT_BITS, np.uint32)
-        scales = np.clip(index, 0, SCALES - 1).astype(np.int32)[None]
-        return Mixture(tables, weights, np.zeros((1, len(index)), np.int32), scales, -MOST_CODE, MOST_CODE)
+        index = (index + (spreads[:, None] - SPREADS // 2) * PER_OCTAVE // 2).reshape(1, -1)
+        weights, means = np.full(index.shape, 1 << WEIGHT_BITS, np.uint32), np.zeros(index.shape, np.int32)
+        return Mixture(tables, weights, means, np.clip(index, 0, SCALES - 1).astype(np.int32), -MOST_CODE, MOST_CODE)
 
 
 def fineness(count: int) -> int:
@@ -181,73 +183,96 @@ class Plane:
         """Of pixels."""
         return self.x.numel()
 
-    def slopes(self, params: Tensor) -> tuple[float, Tensor]:
-        """−ln p of all pixels, and its derivatives by these parameters."""
+    def sample(self, most: int | None, *, other: bool = False) -> Sample:
+        """All pixels, or every second, third ... of a row, that there be at most `most`; other: those between."""
+        step = -(-self.count // most) if most else 1
+        every = slice(step // 2 if other else 0, None, step)
+        features, x, prediction = (x.flatten(2)[..., every] for x in (self.features, self.x, self.prediction))
+        features = features[0].float().cpu()
+        features = torch.cat([features, torch.full_like(features[:1], CONSTANT)])
+        return Sample(features, x, prediction, self.lo, self.hi, self.count / x.numel())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some pixels of a plane: features [features + 1, pixels], with that of the bias; x, prediction: [1, 1, pixels].
+
+    times: how many pixels of the plane each stands for. Matrices are those of `matrix`.
+    """
+
+    features: Tensor
+    x: Tensor
+    prediction: Tensor
+    lo: int
+    hi: int
+    times: float
+
+    def nats(self, matrix: Tensor) -> float:
+        """−ln p of the plane."""
+        nats = logistic_mixture_nll((matrix @ self.features)[None], self.x, self.prediction, self.lo, self.hi)
+        return self.times * float(nats.sum(dtype=torch.float64))
+
+    def slopes(self, matrix: Tensor) -> tuple[float, Tensor]:
+        """−ln p of the plane, and the derivatives of each pixel's by its parameters [parameters, pixels]."""
+        params = (matrix @ self.features)[None]
         nats, slopes = logistic_mixture_slopes(params, self.x, self.prediction, self.lo, self.hi)
-        return float(nats.sum(dtype=torch.float64)), slopes
+        return self.times * float(nats.sum(dtype=torch.float64)), slopes[0]
 
-    def params(self, last: IntConv, unit: Tensor) -> Tensor:
-        """Real parameters by a last layer, on the CPU."""
-        return last(self.features).float().cpu() * unit
 
-    def read(self) -> Tensor:
-        """What weights and biases are multiplied with [features + 1, pixels], on the CPU."""
-        features = self.features.flatten(2)[0].float().cpu()
-        return torch.cat([features, torch.full_like(features[:1], CONSTANT)])
-
-    def some(self, most: int) -> Plane:
-        """Every second, third ... pixel of a row, that there be at most `most`."""
-        step = -(-self.count // most)
-        features, x, prediction = (x.flatten(2)[..., None, ::step] for x in (self.features, self.x, self.prediction))
-        return Plane(features, x, prediction, self.lo, self.hi)
+def matrix(last: IntConv) -> Tensor:
+    """A last layer as real numbers [parameters, features + 1], without its rounding."""
+    bias = (last.bias.cpu() - 0.5) / CONSTANT
+    unit = torch.exp2(-torch.tensor(last.digits, dtype=torch.float32))
+    return torch.cat([last.weight.flatten(1).cpu(), bias[:, None]], 1) * unit[:, None]
 
 
 def find_codes(fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, steps: int = FEW_STEPS) -> Integers:
-    """The codes that make the plane shortest, or zeros if none pays for itself. steps: of Newton's, at most."""
+    """The codes that make the plane shortest, or zeros if they do not pay for themselves. steps: of Newton's, at most;
+    few go with some of the pixels, and with others to say whether codes pay."""
+    none = np.zeros(len(fit.scales), np.int64)
     if not steps:
-        return np.zeros(len(fit.scales), np.int64)
-    unit = units(last)
-    codes = np.clip(np.rint(_newton(fit, last, plane, unit, steps)), -MOST_CODE, MOST_CODE).astype(np.int64)
+        return none
+    few = steps <= FEW_STEPS
+    seen = plane.sample(SLOPE_PIXELS if few else None)
+    codes = np.clip(np.rint(_newton(fit, last, seen, plane.count, steps)), -MOST_CODE, MOST_CODE).astype(np.int64)
     if not codes.any():
-        return codes
+        return none
     try:
         fitted = fit.layer(last, codes, plane.count)
     except BadModel:
-        return np.zeros_like(codes)
-    before, after = (plane.slopes(plane.params(layer, unit))[0] for layer in (last, fitted))
-    pays = (before - after) / math.log(2) > fit.bits(tables, plane.count, codes) + SURPLUS
-    return codes if pays else np.zeros_like(codes)
+        return none
+    judges = plane.sample(CHECK_PIXELS, other=True) if few else seen
+    saved = (judges.nats(matrix(last)) - judges.nats(matrix(fitted))) / math.log(2)
+    return codes if saved > fit.bits(tables, plane.count, codes) + SURPLUS else none
 
 
-def units(last: IntConv) -> Tensor:
-    """What an output of 1 means, for each output [outputs, 1, 1]."""
-    return torch.exp2(-torch.tensor(last.digits, dtype=torch.float32))[:, None, None]
+def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: int) -> NDArray[np.float64]:
+    """Real codes for a plane of `count` pixels.
 
-
-def _newton(fit: Fit, last: IntConv, plane: Plane, unit: Tensor, steps: int) -> NDArray[np.float64]:
-    """Real codes. The Hessian is that of Berndt, Hall, Hall & Hausman 1974: outer products of the pixels' slopes."""
-    seen = plane.some(SLOPE_PIXELS) if steps <= FEW_STEPS else plane
-    features, params = seen.read(), seen.params(last, unit)
-    times, sparse = plane.count / seen.count, max(1, seen.count // CURVATURE_PIXELS)
-    # what a code of 1 adds to the outputs, for each feature
-    power = torch.exp2(-last.shift.double() - fit.digits - fineness(plane.count)).numpy()
-    directions = torch.from_numpy(fit.directions * power[:, None]).float()
-    prior = np.square(LOGISTIC_SD * np.exp2(fit.scales / PER_OCTAVE + fineness(plane.count))) ** -1
-    expected = STEP**2 * plane.count / (FEWEST << 2 * fineness(plane.count))  # the mean picture's curvature
+    The Hessian is that of Berndt, Hall, Hall & Hausman 1974: outer products of the pixels' slopes.
+    """
+    before = matrix(last)
+    # what a code of 1 adds to the matrix
+    power = torch.exp2(-last.shift - fit.digits - fineness(count) - torch.tensor(last.digits)).double()
+    directions = torch.from_numpy(fit.directions * power[:, None].numpy()).float()
+    prior = np.square(LOGISTIC_SD * np.exp2(fit.scales / PER_OCTAVE + fineness(count))) ** -1
+    expected = STEP**2 * count / (FEWEST << 2 * fineness(count))  # the mean picture's curvature
+    sparse = slice(None, None, max(1, seen.x.numel() // CURVATURE_PIXELS))
+    few = seen.features[:, sparse].contiguous()
+    flat = directions.flatten(1)
 
     def at(codes: NDArray[np.float64]) -> tuple[float, Tensor]:
-        """What is to become small, and the slopes by the outputs [outputs, pixels]."""
-        moves = torch.tensordot(torch.from_numpy(codes).float(), directions, 1)
-        nats, slopes = seen.slopes(params + (moves @ features).view_as(params) * unit)
-        return nats * times + float(prior @ codes**2) / 2, (slopes * unit).flatten(2)[0]
+        """What is to become small, and the slopes by the parameters."""
+        nats, slopes = seen.slopes(before + torch.tensordot(torch.from_numpy(codes).float(), directions, 1))
+        return nats + float(prior @ codes**2) / 2, slopes
 
     codes = np.zeros(len(fit.scales))
     lowest, slopes = at(codes)
-    in_full = features.T.double()
     for _ in range(steps):
-        slope = ((slopes.double() @ in_full) * directions).sum((1, 2)).numpy() * times + prior * codes
-        along = torch.tensordot(directions, features[:, ::sparse], 1).mul_(slopes[:, ::sparse]).sum(1)
-        found = (along @ along.T).double().numpy() * (plane.count / along.shape[1])
+        by_matrix = (slopes @ seen.features.T).double().numpy() * seen.times
+        slope = np.tensordot(directions.double().numpy(), by_matrix) + prior * codes
+        along = flat @ (slopes[:, None, sparse] * few).flatten(0, 1)
+        found = (along @ along.T).double().numpy() * (count / along.shape[1])
         curvature = (1 - DAMPING) * found + np.diag(DAMPING * expected + prior)
         move = np.linalg.solve(curvature, slope)
         for share in SHARES:

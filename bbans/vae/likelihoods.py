@@ -13,6 +13,7 @@ from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
 # log2 of a logistic's scale, in pixels: the ends of the tables
 SCALE_MIN, SCALE_MAX = -SCALE_OF_ONE / PER_OCTAVE, (SCALES - 1 - SCALE_OF_ONE) / PER_OCTAVE
 POSTERIOR_SCALES = (-5, 1)  # log2 of the least and the largest scale of a latent's posterior, in scales of its prior
+FAR = 1e4  # in scales: where a logistic's CDF is 0 or 1 and flat
 MEAN_UNIT = 16.0  # a network output of 1 moves a mean by 16 pixels
 
 
@@ -43,19 +44,19 @@ def logistic_mixture_slopes(params: Tensor, x: Tensor, prediction: Tensor, lo: i
     """
     logits, means, scales = params.float().chunk(3, 1)
     inverse = torch.exp2(-scales.clamp(SCALE_MIN, SCALE_MAX))
-    centred = x - prediction - MEAN_UNIT * means
-    upper, lower = (centred + 0.5) * inverse, (centred - 0.5) * inverse
+    upper = (x - prediction + 0.5 - MEAN_UNIT * means).mul_(inverse)
+    lower = upper - inverse
+    upper.masked_fill_(x >= hi, FAR)
+    lower.masked_fill_(x <= lo, -FAR)
     above, below = torch.sigmoid(upper), torch.sigmoid(lower)
-    at_lo, at_hi = x <= lo, x >= hi
-    density_above = (above * (1 - above)).masked_fill(at_hi, 0.0)
-    density_below = (below * (1 - below)).masked_fill(at_lo, 0.0)
-    mass = above.masked_fill(at_hi, 1.0) - below.masked_fill(at_lo, 0.0)
+    mass = above - below
+    density_above, density_below = above.addcmul_(above, above, value=-1), below.addcmul_(below, below, value=-1)
     weights = torch.softmax(logits * math.log(2.0), 1)
-    total = (weights * mass).sum(1, keepdim=True).clamp_min(1e-9)
+    total = (weights * mass).sum(1, keepdim=True).clamp_min_(1e-9)
     share = weights / total
-    by_logits = weights - share * mass
-    by_means = share * inverse * (density_above - density_below)
-    by_scales = share * (upper * density_above - lower * density_below)
+    by_scales = upper.mul_(density_above).sub_(lower.mul_(density_below)).mul_(share)
+    by_means = density_above.sub_(density_below).mul_(inverse).mul_(share)
+    by_logits = weights.sub_(share.mul_(mass))
     return -total.log(), torch.cat([math.log(2.0) * by_logits, MEAN_UNIT * by_means, math.log(2.0) * by_scales], 1)
 
 

@@ -97,7 +97,7 @@ def plane_of(last: Any, seed: int = 0, shape: tuple[int, int] = (24, 20)) -> fit
     """Pixels drawn about what a last layer says of random features, but with half the scale."""
     torch.manual_seed(seed)
     features = torch.randint(0, 200, (1, last.weight.shape[1], *shape)).float()
-    params = last(features) * fitting.units(last)
+    params = last(features) * torch.exp2(-torch.tensor(last.digits).float())[:, None, None]
     middle = params.shape[1] // 3
     u = torch.rand(1, 1, *shape).clamp(1e-3, 1 - 1e-3)
     noise = torch.logit(u) * torch.exp2(params[:, 2 * middle : 2 * middle + 1] - 1)
@@ -111,10 +111,8 @@ def test_codes_make_the_plane_shorter(model: zoo.Model, steps: int) -> None:
     with arithmetic():
         plane = plane_of(last)
         codes = fitting.find_codes(fit, model.tables.logistic, last, plane, steps)
-        unit = fitting.units(last)
-        before, after = (
-            plane.slopes(plane.params(layer, unit))[0] for layer in (last, fit.layer(last, codes, plane.count))
-        )
+        layers = last, fit.layer(last, codes, plane.count)
+        before, after = (plane.sample(None).nats(fitting.matrix(layer)) for layer in layers)
     assert codes[0] > 0  # smaller scales
     assert (before - after) / np.log(2) > fit.bits(model.tables.logistic, plane.count, codes)
 
@@ -128,14 +126,43 @@ def test_codes_that_do_not_pay_are_none(model: zoo.Model, monkeypatch: pytest.Mo
         assert not fitting.find_codes(fit, model.tables.logistic, last, plane).any()
 
 
-def test_some_of_a_plane(model: zoo.Model) -> None:
+def test_samples_of_a_plane(model: zoo.Model) -> None:
     _, last = fit_of(model)
     plane = plane_of(last)
     with arithmetic():
-        some, unit = plane.some(100), fitting.units(last)
-        assert 50 < some.count <= 100
-        whole = plane.params(last, unit).flatten(2)
-        assert torch.equal(some.params(last, unit).flatten(2), whole[..., :: -(-plane.count // 100)])
+        every, some, others = plane.sample(None), plane.sample(100), plane.sample(100, other=True)
+    step = -(-plane.count // 100)
+    assert torch.equal(every.x.flatten(), plane.x.flatten()) and every.times == 1
+    assert torch.equal(some.features, every.features[:, ::step]) and torch.equal(some.x, every.x[..., ::step])
+    assert torch.equal(others.features, every.features[:, step // 2 :: step])
+    for sample in (some, others):
+        assert 50 < sample.x.numel() <= 100 and sample.times * sample.x.numel() == plane.count
+
+
+def test_a_matrix_is_the_layer_without_rounding(model: zoo.Model) -> None:
+    _, last = fit_of(model)
+    with arithmetic():
+        plane = plane_of(last)
+        found = fitting.matrix(last) @ plane.sample(None).features
+        exact = last(plane.features).flatten(2)[0]
+    unit = torch.exp2(-torch.tensor(last.digits).float())[:, None]
+    assert ((found - exact * unit).abs() <= 0.51 * unit).all()
+
+
+def test_slopes_are_those_of_the_nats(model: zoo.Model) -> None:
+    _, last = fit_of(model)
+    with arithmetic():
+        sample, matrix = plane_of(last).sample(None), fitting.matrix(last)
+        nats, slopes = sample.slopes(matrix)
+        assert nats == pytest.approx(sample.nats(matrix), rel=1e-4)
+        gradient = slopes @ sample.features.T
+        random = np.random.default_rng(0)
+        for _ in range(5):
+            i, j = random.integers(matrix.shape[0]), random.integers(matrix.shape[1])
+            nearby = torch.zeros_like(matrix)
+            nearby[i, j] = 1e-2 / sample.features[j].mean()
+            change = sample.nats(matrix + nearby) - sample.nats(matrix - nearby)
+            assert change == pytest.approx(2 * float(nearby[i, j] * gradient[i, j]), rel=0.02, abs=0.02)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
