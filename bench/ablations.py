@@ -32,7 +32,7 @@ from bbans.train.loop import Recipe, check_same_run, train
 from bbans.train.run import read_recipe
 from bbans.train.tasks import PhotoTask
 from bbans.vae.phases import Head, Phases
-from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoLevel
+from bbans.vae.photo import SAMPLES, PhotoConfig
 from bench import common
 from bench.speed import size_of
 
@@ -63,17 +63,11 @@ def apart(head: Head, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
     return head.earlier[channel - 1](torch.zeros_like(earlier), add=mine) if channel else torch.relu(mine)
 
 
-def e_without_b(nets: Phases, c: Tensor, d: Tensor, b: Tensor, told: Tensor) -> Tensor:
+def e_without_b(nets: Phases, c: Tensor, d: Tensor, b: Tensor, told: Tensor | None) -> Tensor:
     """`Phases.features_e` that is told nothing of B."""
     return nets.blocks_e(nets.enter_e(torch.cat([c, d, torch.zeros_like(b)], 1), add=told))
 
 
-def no_regions(nets: PhotoLevel, c: Tensor) -> Tensor:
-    """`PhotoLevel.regions` that tells nothing."""
-    return torch.zeros_like(nets.region(c))
-
-
-NO_REGIONS = {"bbans.vae.photo.PhotoLevel.regions": no_regions}
 ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its model, of its mix and of the code
     "base": {},
     "seed 1": {"recipe": {"seed": 1}},
@@ -83,8 +77,8 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     "16 latents": {"model": {"latents": 16}},
     "latents of 4x4": {"model": {"region": 4}},
     "latents of 2x2": {"model": {"region": 2}},
-    "no regions": {"code": NO_REGIONS},
-    "no regions, no latents": {"model": {"latents": 0}, "code": NO_REGIONS},
+    "no overview": {"model": {"overview": False}},
+    "no overview, no latents": {"model": {"overview": False, "latents": 0}},
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},

@@ -13,7 +13,6 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 CHANGED = [
-    "no regions",
     "E does not see B",
     "channels apart",
     "G, R - G, B - G",

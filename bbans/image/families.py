@@ -53,7 +53,7 @@ class _Photo:
         net = self.net.level(depth)
         level = LevelCodec(self.planes, net, c, size, depth)
         regions = net.regions(level.see_c)
-        layer = Layer(self.tables, net.config.latents, (regions.shape[-2], regions.shape[-1]))
+        layer = Layer(self.tables, net.config.latents, net.region_size(c))
 
         def d_b(z: Tensor | None) -> Codec:
             told_d, told_b = net.condition(regions, z, c)

@@ -334,7 +334,7 @@ class LevelCodec:
         self.prediction_d = lattice.predict_d(c)
         self.see_c = lattice.inputs_c(c, self.prediction_d)
 
-    def d_b(self, told_d: Tensor, told_b: Tensor) -> Codec:
+    def d_b(self, told_d: Tensor | None, told_b: Tensor | None) -> Codec:
         """p(D | C) p(B | C, D); symbols are (d, b)."""
         h = self.nets.features_d(self.see_c, told_d)
 
@@ -351,7 +351,7 @@ class LevelCodec:
         prediction_b = lattice.predict_b(self.c, full_d)
         return full_d, lattice.residual(full_d, self.prediction_d), lattice.residual(full_b, prediction_b)
 
-    def e(self, d_b: tuple[Tensor, Tensor], told_e: Tensor, *, grows: bool = False) -> Codec:
+    def e(self, d_b: tuple[Tensor, Tensor], told_e: Tensor | None, *, grows: bool = False) -> Codec:
         """p(E | C, D, B)."""
         full_d, see_d, see_b = self.seen(d_b)
         h = self.nets.features_e(self.see_c, see_d, see_b, told_e)

@@ -46,10 +46,10 @@ class Recipe:
 
     kl_warmup: steps over which the weight of the KL grows from 0 to 1, so that latents learn to tell something before
     they have to pay for it; after it the objective is the true −ELBO. restarts: steps at which training begins anew
-    from the averaged weights: warm-up, cosine and optimiser (Loshchilov & Hutter 2017, arXiv:1608.03983), and dead
-    units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`; weight_decay: decoupled, relative to the
-    learning rate. Of `photo`: levels, mix; directions: how many its tuning knows (`bbans.train.directions`); fits: how
-    many each last layer is fitted along (`bbans.train.fits`). Of `thumbnail`: deck. Raises `BbansError`.
+    from the averaged weights: both warm-ups, cosine and optimiser (Loshchilov & Hutter 2017, arXiv:1608.03983), and
+    dead units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`; weight_decay: decoupled, relative
+    to the learning rate. Of `photo`: levels, mix; directions: how many its tuning knows (`bbans.train.directions`);
+    fits: how many each last layer is fitted along (`bbans.train.fits`). Of `thumbnail`: deck. Raises `BbansError`.
     """
 
     steps: int = 10_000
@@ -82,7 +82,7 @@ class Recipe:
 
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Between restarts: linear warm-up, then a cosine to 1 % of the peak."""
-    begin = max((restart for restart in recipe.restarts if restart <= step), default=0)
+    begin = _begin(recipe, step)
     end = min((restart for restart in recipe.restarts if restart > step), default=recipe.steps)
     if step < begin + recipe.warmup:
         return recipe.learning_rate * (step - begin + 1) / recipe.warmup
@@ -91,8 +91,13 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def kl_weight(recipe: Recipe, step: int) -> float:
-    """From 0 to 1 over the warm-up of the KL, and 1 ever after."""
-    return min(1.0, step / recipe.kl_warmup) if recipe.kl_warmup else 1.0
+    """From 0 to 1 over the warm-up of the KL, and 1 until the next restart."""
+    return min(1.0, (step - _begin(recipe, step)) / recipe.kl_warmup) if recipe.kl_warmup else 1.0
+
+
+def _begin(recipe: Recipe, step: int) -> int:
+    """The last restart, or 0."""
+    return max((restart for restart in recipe.restarts if restart <= step), default=0)
 
 
 class _Loss(nn.Module):

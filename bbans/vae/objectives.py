@@ -56,7 +56,7 @@ class Views:
         )
 
 
-Told = tuple[Tensor, Tensor, Tensor]
+Told = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def level_bits(nets: Phases, views: Views, told: Told, *, samples: int, bilevel: bool = False) -> list[Tensor]:

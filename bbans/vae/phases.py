@@ -30,7 +30,7 @@ def check_sizes(config: Any) -> None:
     """Raises `BadModel` unless all sizes are positive, and blocks are those of D, B and E. config: of a family."""
     for field in fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, int) and field.name != "latents" and value < 1:
+        if type(value) is int and field.name != "latents" and value < 1:
             raise BadModel(f"{field.name}: at least 1, not {value}")
     if len(config.blocks) != len(PHASES) or min(config.blocks) < 0:
         raise BadModel(f"blocks are those of D, B and E; not {config.blocks}")
@@ -113,15 +113,16 @@ class Phases(nn.Module):
             for phase, stream in zip(PHASES, (db, db, e), strict=True)
         )
 
-    def features_d(self, c: Tensor, told: Tensor) -> Tensor:
-        """c: inputs from C [N, 2 samples, h, w]; told: [N, channels, h, w] -> features [N, channels, h, w]."""
+    def features_d(self, c: Tensor, told: Tensor | None) -> Tensor:
+        """c: inputs from C [N, 2 samples, h, w]; told: [N, channels, h, w], if anything is told -> features [N,
+        channels, h, w]."""
         return self.blocks_d(self.enter_d(c, add=told))
 
-    def features_b(self, h: Tensor, d: Tensor, told: Tensor) -> Tensor:
+    def features_b(self, h: Tensor, d: Tensor, told: Tensor | None) -> Tensor:
         """h: the features of D, refined by d, its residuals [N, samples, h, w]."""
-        return self.blocks_b(self.enter_b(d, add=told + h))
+        return self.blocks_b(self.enter_b(d, add=h if told is None else told + h))
 
-    def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Tensor) -> Tensor:
+    def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Tensor | None) -> Tensor:
         """As the others."""
         return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), add=told))
 

@@ -30,8 +30,9 @@ REGIONS = (2, 4, 8, 16, 32)
 class PhotoConfig:
     """Sizes of the networks. `latents` may be 0: the same model without stochastic latents.
 
-    region: one latent vector for so many positions of C both ways; distinct: how many levels' networks there are: those
-    of the finest levels, the last for all coarser ones too.
+    region: one latent vector for so many positions of C both ways; overview: whether networks are also told, free of
+    noise, what C says of each region; distinct: how many levels' networks there are: those of the finest levels, the
+    last for all coarser ones too.
     """
 
     channels: int = 64
@@ -39,6 +40,7 @@ class PhotoConfig:
     mixtures: int = 4
     latents: int = 8
     region: int = 8
+    overview: bool = True
     regional: int = 48
     blocks: tuple[int, int, int] = (2, 1, 2)
     distinct: int = 1
@@ -96,18 +98,21 @@ class PhotoLevel(Phases):
                 *(Conv(*channels, 3, stride=2, source=source, target=target) for channels, (source, target) in ends)
             )
 
-        self.region = pyramid("region", 6)
+        if config.overview:
+            self.region = pyramid("region", 6)
         if zc:
             self.encoder = pyramid("encoder", 12)
             self.posterior = posterior(r, zc, source=f"{name}encoder.{steps}")
-            self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=False)
-        seen = f"{name}region.{steps}"
-        self.from_region = Conv(r, r, 3, source=seen, target=f"{name}decoder")
-        self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)
-        self.region_db = Conv(r, 2 * c, 1, source=seen, target=f"{name}db", relu=False)
-        nn.init.zeros_(self.region_db.weight)
-        nn.init.zeros_(cast(Tensor, self.region_db.bias))
-        self.bias_e = Conv(r, c, 1, source=seen, target=f"{name}e", relu=False)
+            self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=not config.overview)
+        if zc or config.overview:
+            self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)
+        if config.overview:
+            seen = f"{name}region.{steps}"
+            self.from_region = Conv(r, r, 3, source=seen, target=f"{name}decoder")
+            self.region_db = Conv(r, 2 * c, 1, source=seen, target=f"{name}db", relu=False)
+            nn.init.zeros_(self.region_db.weight)
+            nn.init.zeros_(cast(Tensor, self.region_db.bias))
+            self.bias_e = Conv(r, c, 1, source=seen, target=f"{name}e", relu=False)
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
         """The posterior's parameters, and those of each phase and channel; the inputs are those of the whole."""
@@ -124,24 +129,34 @@ class PhotoLevel(Phases):
 
     # -- latents -------------------------------------------------------------------------------------------------
 
-    def regions(self, c: Tensor) -> Tensor:
-        """What C alone tells of each region. c: [N, 6, h, w] -> [N, regional, ceil(h/region), ceil(w/region)]."""
-        return self.region(c)
+    def region_size(self, like: Tensor) -> tuple[int, int]:
+        """Rows and columns of regions, for maps of the size of `like`."""
+        h, w = like.shape[-2:]
+        return -(-h // self.config.region), -(-w // self.config.region)
+
+    def regions(self, c: Tensor) -> Tensor | None:
+        """What C alone tells of each region [N, 6, h, w] -> [N, regional, *region_size], if networks are told it."""
+        return self.region(c) if self.config.overview else None
 
     def infer(self, c: Tensor, d: Tensor, b: Tensor) -> Tensor:
         """Parameters [N, 2 latents, ...] of q(z | C, D, B): means, then log2-scales."""
         return self.posterior(self.encoder(torch.cat([c, d, b], 1)))
 
-    def condition(self, regions: Tensor, z: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    def condition(self, regions: Tensor | None, z: Tensor | None, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """What the networks of D and of B are told of each region, at the size of `like`: [N, channels, h, w] each.
 
         The only way in which z is seen. What C tells also goes beside it, free of its noise.
         """
-        add = self.from_latent(z) if z is not None else None
-        told = self.bias_db(self.from_region(regions, add=add)) + self.region_db(regions)
+        from_z = self.from_latent(z) if z is not None else None
+        if regions is not None:
+            told = self.bias_db(self.from_region(regions, add=from_z)) + self.region_db(regions)
+        elif from_z is not None:
+            told = self.bias_db(from_z)
+        else:
+            return None, None
         d, b = enlarge(told, self.config.region, like).chunk(2, 1)
         return d, b
 
-    def condition_e(self, regions: Tensor, like: Tensor) -> Tensor:
+    def condition_e(self, regions: Tensor | None, like: Tensor) -> Tensor | None:
         """What the network of E is told of each region, at the size of `like`: what C alone tells."""
-        return enlarge(self.bias_e(regions), self.config.region, like)
+        return None if regions is None else enlarge(self.bias_e(regions), self.config.region, like)

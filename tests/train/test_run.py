@@ -83,6 +83,8 @@ def test_the_weight_of_the_kl_is_one_in_the_end() -> None:
     weights = [kl_weight(Recipe(kl_warmup=10), step) for step in range(20)]
     assert weights[0] == 0 and weights[5] == 0.5 and weights[10:] == [1.0] * 10
     assert kl_weight(Recipe(), 0) == 1
+    again = [kl_weight(Recipe(kl_warmup=10, restarts=(30,)), step) for step in (29, 30, 35, 40, 99)]
+    assert again == [1, 0, 0.5, 1, 1]
 
 
 def test_small_pictures_become_a_model_that_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

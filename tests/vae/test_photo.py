@@ -111,6 +111,31 @@ def test_levels_of_their_own_begin_as_the_shared_ones(model: PhotoVAE) -> None:
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("overview", [True, False])
+def test_phases_begin_from_a_photo_that_is_told_otherwise(model: PhotoVAE, overview: bool) -> None:
+    other = model if not overview else PhotoVAE(replace(CONFIG, overview=False))
+    begun = PhotoVAE(replace(CONFIG, overview=overview)).requires_grad_(False)
+    begin_from(begun, other.state_dict())
+    c, *_, z = maps(9, 7)
+    for mine, its in zip(begun.levels, other.levels, strict=True):
+        assert torch.equal(mine.enter_d.weight, its.enter_d.weight)
+        regions = mine.regions(c)
+        told = (*mine.condition(regions, z, c), mine.condition_e(regions, c))
+        assert all(part is None or not part.any() for part in told)
+
+
+def test_without_an_overview_only_latents_tell(model: PhotoVAE) -> None:
+    plain = PhotoVAE(replace(CONFIG, overview=False)).requires_grad_(False)
+    c, d, b, z = maps(9, 7)
+    level = plain.level(0)
+    assert level.regions(c) is None and level.condition_e(None, c) is None
+    before, after = level.probe(c, d, b, z), level.probe(c, d, b, z + 1)
+    posterior, *phases = (torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    assert posterior and phases == [False] * 6 + [True] * 3
+    silent = PhotoVAE(replace(CONFIG, overview=False, latents=0)).level(0)
+    assert silent.condition(None, None, c) == (None, None) and not hasattr(silent, "bias_db")
+
+
 def test_a_block_starts_as_the_identity() -> None:
     h = torch.rand(1, 4, 5, 5)
     assert torch.equal(Residual(4, stream="a", inner="b")(h), h)
