@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bbans.errors import BadModel
 from bbans.vae import lattice
 from bbans.vae.objectives import Bits, Keep, keep_nothing, level_count, photo_bits, thumbnail_bits
-from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoVAE
+from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoVAE, without_overview
 from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 
 Config = PhotoConfig | ThumbnailConfig
@@ -48,14 +48,6 @@ def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int, keep: Ke
 
 SILENT = ("blocks_", "place_", "region_db.")  # what the names of parts begin with that change nothing at first
 _LEVEL = re.compile(r"^levels\.\d+\.")
-TELLING_PARTS = (
-    "region.",
-    "encoder.",
-    "posterior.",
-    "from_",
-    "bias_",
-    "region_db.",
-)  # those that tell a photo's phases
 PHASE_PARTS = ("enter_", "blocks_", "head_")  # what the names of the networks of `bbans.vae.phases` begin with
 
 FAMILIES = {
@@ -94,30 +86,28 @@ def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     """Load the float weights of a model of the same sizes. Raises `BadModel`.
 
     Residual blocks that the network has more than the other stay what they are at first, the identity, and what begins
-    as nothing stays nothing. Levels that it has more begin as the other's coarsest. Only the networks of phases are
-    taken, level by level, by a `thumbnail` from a `photo`, and by a `photo` from one that differs from it in having an
-    overview; they are told nothing at first.
+    as nothing stays nothing. Levels that it has more begin as the other's coarsest. A `photo` without an overview also
+    begins from one that has it, as if that were blank. A `thumbnail` also begins from a `photo` whose phases have the
+    sizes of its own, level by level.
     """
     parts: list[tuple[nn.Module, Mapping[str, Tensor]]] = [(network, weights)]
-    silent: tuple[str, ...] = SILENT
     if not any(name.startswith("head_top.") for name in weights):  # of a photo
-        whole = isinstance(network, PhotoVAE) and network.config.overview == ("levels.0.region.0.weight" in weights)
-        silent += () if whole or isinstance(network, ThumbnailVAE) else TELLING_PARTS
         parts = []
         begun: dict[str, Tensor] = {}
         for number, level in enumerate(network.levels):
             prefix = f"levels.{number}."
             named = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
-            begun = {name: x for name, x in named.items() if whole or name.startswith(PHASE_PARTS)} or begun
+            if isinstance(network, ThumbnailVAE):
+                named = {name: x for name, x in named.items() if name.startswith(PHASE_PARTS)}
+            elif not network.config.overview:
+                named = without_overview(named)
+            begun = named or begun
             parts.append((level, begun))
     try:
         for part, known in parts:
             missing, unknown = part.load_state_dict(known, strict=False)
-            if unknown or not all(_LEVEL.sub("", name).startswith(silent) for name in missing):
+            if unknown or not all(_LEVEL.sub("", name).startswith(SILENT) for name in missing):
                 raise BadModel("the weights to begin from are of a model of another form than the recipe's")
-            for name in missing:
-                if name.startswith("bias_"):
-                    nn.init.zeros_(part.get_parameter(name))
     except RuntimeError as error:
         raise BadModel("the weights to begin from are of a model of other sizes than the recipe's") from error
 

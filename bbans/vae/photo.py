@@ -12,6 +12,7 @@ replaced every `Conv`, on integers.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,6 +25,7 @@ from bbans.vae.phases import Phases, check_sizes, enlarge
 
 SAMPLES = 3  # Y, Co, Cg
 REGIONS = (2, 4, 8, 16, 32)
+_OVERVIEW = ("region.", "from_region.", "region_db.", "bias_e.")  # what the names of an overview's parts begin with
 
 
 @dataclass(frozen=True)
@@ -160,3 +162,12 @@ class PhotoLevel(Phases):
     def condition_e(self, regions: Tensor | None, like: Tensor) -> Tensor | None:
         """What the network of E is told of each region, at the size of `like`: what C alone tells."""
         return None if regions is None else enlarge(self.bias_e(regions), self.config.region, like)
+
+
+def without_overview(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a level without an overview that computes what this one does when its overview is blank."""
+    bare = {name: x for name, x in weights.items() if not name.startswith(_OVERVIEW)}
+    for name, into in (("from_region", "from_latent"), ("region_db", "bias_db"), ("bias_e", "enter_e")):
+        if f"{name}.bias" in weights and f"{into}.bias" in bare:
+            bare[f"{into}.bias"] = bare[f"{into}.bias"] + weights[f"{name}.bias"]
+    return bare
