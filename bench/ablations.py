@@ -79,6 +79,8 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     "latents of 2x2": {"model": {"region": 2}},
     "no overview": {"model": {"overview": False}},
     "no overview, no latents": {"model": {"overview": False, "latents": 0}},
+    "no overview, seed 1": {"model": {"overview": False}, "recipe": {"seed": 1}},
+    "no overview, no latents, seed 1": {"model": {"overview": False, "latents": 0}, "recipe": {"seed": 1}},
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},

@@ -108,8 +108,8 @@ def random_pixels() -> Iterator[Callable[..., np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Folders of exported `photo` models of random weights, by their number of latents: 0 and 2. That of 2 has networks
-    of its own for the finest level."""
+    """Folders of exported `photo` models of random weights, by their number of latents: 0, 2 and 3. That of 2 has
+    networks of its own for the finest level; that of 3 has no overview."""
     import torch
     from PIL import Image
 
@@ -125,7 +125,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         y, x, c = np.ogrid[:48, :40, :3]
         waves = 128 + 70 * np.sin(x / random.uniform(3, 20) + c) + 50 * np.cos(y / random.uniform(3, 20))
         Image.fromarray((waves + random.normal(0, 4, waves.shape)).clip(0, 255).astype(np.uint8)).save(path)
-    for latents in (0, 2):
+    for latents in (0, 2, 3):
         with torch.random.fork_rng():
             torch.manual_seed(latents)
             sizes = PhotoConfig(
@@ -133,9 +133,10 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
                 hidden=4,
                 mixtures=2,
                 latents=latents,
+                overview=latents != 3,
                 regional=8,
                 blocks=(1, 1, 1),
-                distinct=2 if latents else 1,
+                distinct=2 if latents == 2 else 1,
             )
             model = channels_last(PhotoVAE(sizes))  # as in training
             with torch.no_grad():
@@ -148,7 +149,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
                     if latents:
                         level.posterior.bias[latents:] = -3.0  # narrow posteriors
             export(model, PhotoTask(sizes, pictures, [], Mix(), levels=2), folder / str(latents))
-    return {latents: folder / str(latents) for latents in (0, 2)}
+    return {latents: folder / str(latents) for latents in (0, 2, 3)}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The benchmarks of rates and of efforts, on small pictures and a small model."""
+"""The benchmarks of rates, of efforts and of latents, on small pictures and a small model."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def bench(monkeypatch: pytest.MonkeyPatch):
     """The package of the benchmarks."""
     monkeypatch.syspath_prepend(ROOT)
     import bench.effort
+    import bench.latents
     import bench.rates
 
     monkeypatch.setattr(tuning, "STAGES", (5, 5))
@@ -74,3 +75,8 @@ def test_more_effort_makes_no_file_larger(bench, pictures: Path, tiny_models: di
 def test_what_is_no_effort(bench, pictures: Path, efforts: str) -> None:
     result = CliRunner().invoke(bench.effort.main, [str(pictures), "--efforts", efforts])
     assert result.exit_code == 2 and "Traceback" not in result.output
+
+
+def test_pictures_are_coded_with_latents_and_without(bench, pictures: Path, tiny_models: dict[int, Path]) -> None:
+    none, some = (run(bench.latents.main, pictures, tiny_models[latents])["sum"] for latents in (0, 2))
+    assert none["with"] == none["without"] and some["with"] != some["without"]
