@@ -30,7 +30,7 @@ import numpy as np
 
 from bbans import archive, zoo
 from bbans.archive.plan import GROUP
-from bbans.archive.workers import cores
+from bbans.workers import cores
 from bbans.errors import BbansError
 from bbans.image.codec import decode_chain, encode_chain
 from bbans.image.files import read_bytes, write_bytes

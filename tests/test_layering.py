@@ -23,6 +23,7 @@ ROOMS = (
     "exact",
     "zoo",
     "image",
+    "workers",
     "archive",
     "train",
     "__init__",

@@ -21,10 +21,10 @@ from bbans.archive import names, targets
 from bbans.archive.coding import Finder, decode
 from bbans.archive.format import Header
 from bbans.archive.reading import Archive, Entry, Group
-from bbans.archive.workers import ordered
 from bbans.errors import BadFile, BadOutput, BbansError
 from bbans.image.files import atomic_file, check_output
 from bbans.image.picture import Picture
+from bbans.workers import ordered
 
 Pixels = NDArray[np.uint8]
 

@@ -21,10 +21,10 @@ from bbans.archive.coding import Finder, Uncoded, encode
 from bbans.archive.format import MAGIC, VERSION, Header, Index
 from bbans.archive.plan import GROUP, Group, plan
 from bbans.archive.sources import Input, Source
-from bbans.archive.workers import ordered
 from bbans.errors import BadImage, BadOutput, ModelMissing
 from bbans.image.files import atomic_file, check_output
 from bbans.image.picture import Report
+from bbans.workers import ordered
 
 if TYPE_CHECKING:
     from bbans.zoo import Model

@@ -62,7 +62,7 @@ def create(
 
     from bbans import archive as archives
     from bbans.archive.plan import GROUP
-    from bbans.archive.workers import cores
+    from bbans.workers import cores
 
     begin = time.perf_counter()
     report = archives.create(out, inputs, model=model, group=group or GROUP, jobs=jobs or cores(), force=force)
@@ -158,7 +158,7 @@ def extract(
     written: a.jpg becomes a.jpg.png.
     """
     from bbans import archive as archives
-    from bbans.archive.workers import cores
+    from bbans.workers import cores
 
     opened = archives.read(path, keep_going=keep_going)
     target = output or Path()
@@ -193,7 +193,7 @@ def extract(
 def test(path: Path, model: Path | None, keep_going: bool, jobs: int | None, as_json: bool) -> None:
     """Decode an archive and check every checksum; write nothing."""
     from bbans.archive import check, read
-    from bbans.archive.workers import cores
+    from bbans.workers import cores
 
     outcome = check(read(path, keep_going=keep_going), keep_going=keep_going, jobs=jobs or cores(), search=model)
     if as_json:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from bbans.cli import shared
+from bbans.cli.batch import Batch, Source, Task, batch_options, jobs_option, read_source, threads_each
 from bbans.image.container import SUFFIX
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".gif"}
@@ -22,77 +25,81 @@ def png_name(name: str) -> str:
 
 
 @click.command()
-@shared.inputs_argument
-@shared.output_option
+@batch_options(suffixes=lambda: [SUFFIX], writes=True)
 @shared.search_option
+@jobs_option
 @shared.device_options
-@shared.force_option
-@shared.json_option
-def decompress(
-    inputs: tuple[Path, ...],
-    output: Path | None,
-    model: Path | None,
-    device: str,
-    threads: int | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+def decompress(batch: Batch, model: Path | None, jobs: int, device: str, threads: int | None) -> None:
     """Decompress .bbans files: photo.png.bbans becomes photo.png.
 
-    Writes PNG, or with -o whatever lossless format its suffix names: PNG, BMP, TIFF, PPM.
+    Writes PNG, or with -o whatever lossless format its suffix names: PNG, BMP, TIFF, PPM. In place of a file, - is
+    standard input or output.
     """
-    outputs = shared.Outputs(inputs, output, force=force)
-    find_model = shared.model_finder(model, device, threads)
+    find = shared.ModelFinder(model, device, threads_each(threads, jobs))
 
-    def one(path: Path) -> None:
-        from bbans.image.files import check_lossless, naming, read_bytes, write_picture
-        from bbans.image.picture import decompress_picture
+    def finish(task: Task, made: _Made) -> None:
+        batch.write(task, made.data)
+        target = batch.target_name(task)
+        record = {
+            "input": task.source.name,
+            "output": target,
+            "width": made.width,
+            "height": made.height,
+            "mode": made.mode,
+            "seconds": round(made.seconds, 4),
+        }
+        batch.say(f"{task.source.name} -> {target}: {made.width} x {made.height} {made.mode}", record)
 
-        data = read_bytes(path)
-        target = outputs.place(path, png_name(path.name))
-        check_lossless(target)
-        begin = time.perf_counter()
-        with naming(path):
-            picture = decompress_picture(data, find_model)
-        write_picture(picture, target, force=force)
-        seconds = time.perf_counter() - begin
-        outputs.done(path, target)
-        if as_json:
-            shared.say_json(
-                {
-                    "input": str(path),
-                    "output": str(target),
-                    "width": picture.width,
-                    "height": picture.height,
-                    "mode": picture.mode,
-                    "seconds": round(seconds, 4),
-                }
-            )
-        else:
-            shared.say(f"{path} -> {target}: {picture.width} x {picture.height} {picture.mode}")
+    def name(source: Source) -> str:
+        return png_name(source.below.name)
 
-    shared.for_each(inputs, one)
+    batch.run(functools.partial(_decompressed, find), finish, name=name, jobs=jobs)
 
 
 @click.command()
-@shared.inputs_argument
+@batch_options(suffixes=lambda: [SUFFIX], writes=False)
 @shared.search_option
+@jobs_option
 @shared.device_options
-@shared.json_option
-def test(inputs: tuple[Path, ...], model: Path | None, device: str, threads: int | None, as_json: bool) -> None:
+def test(batch: Batch, model: Path | None, jobs: int, device: str, threads: int | None) -> None:
     """Decode .bbans files and check every checksum; write nothing."""
-    find_model = shared.model_finder(model, device, threads)
+    find = shared.ModelFinder(model, device, threads_each(threads, jobs))
 
-    def one(path: Path) -> None:
-        from bbans.image.files import naming, read_bytes
-        from bbans.image.picture import decompress_picture
+    def finish(task: Task, _: None) -> None:
+        batch.say(f"{task.source.name}: ok", {"input": task.source.name, "ok": True})
 
-        data = read_bytes(path)
-        with naming(path):
-            decompress_picture(data, find_model)
-        if as_json:
-            shared.say_json({"input": str(path), "ok": True})
-        else:
-            shared.say(f"{path}: ok")
+    batch.run(functools.partial(_tested, find), finish, jobs=jobs)
 
-    shared.for_each(inputs, one)
+
+@dataclass(frozen=True)
+class _Made:
+    """An image file's bytes, and what is told of it."""
+
+    data: bytes
+    width: int
+    height: int
+    mode: str
+    seconds: float
+
+
+def _decompressed(find: shared.ModelFinder, task: Task) -> _Made:
+    from bbans.image.files import check_lossless, encoded, naming
+    from bbans.image.picture import decompress_picture
+
+    data = read_source(task.source)
+    if task.target is not None:
+        check_lossless(task.target)
+    begin = time.perf_counter()
+    with naming(task.source.name):
+        picture = decompress_picture(data, find)
+    made = bytes(encoded(picture, task.target.suffix if task.target else ".png"))
+    return _Made(made, picture.width, picture.height, picture.mode, time.perf_counter() - begin)
+
+
+def _tested(find: shared.ModelFinder, task: Task) -> None:
+    from bbans.image.files import naming
+    from bbans.image.picture import decompress_picture
+
+    data = read_source(task.source)
+    with naming(task.source.name):
+        decompress_picture(data, find)

@@ -83,7 +83,7 @@ def evaluate(
     pictures = sets.pictures_of(path)
     if binarise is not None:
         pictures = sets.binarised(pictures, binarise)
-    evaluation = _Evaluation(shared.model_loader(model, device, threads), particles, chain, as_json)
+    evaluation = _Evaluation(shared.ModelLoader(model, device, threads), particles, chain, as_json)
     if not as_json:
         shared.say(" ".join([*(f"{word:>10}" for word in evaluation.words), "      dims  image"]))
 

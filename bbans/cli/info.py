@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from bbans.cli import shared
+from bbans.cli.batch import Batch, Task, batch_options, read_source
+from bbans.image.container import SUFFIX
 
 
 @click.command()
-@shared.inputs_argument
-@shared.json_option
-def info(inputs: tuple[Path, ...], as_json: bool) -> None:
+@batch_options(suffixes=lambda: [SUFFIX], writes=False)
+def info(batch: Batch) -> None:
     """Tell what .bbans files hold, from their headers alone."""
     from bbans.zoo import available
 
     names = {model.id: model.name for model in available()}
 
-    def one(path: Path) -> None:
+    def finish(task: Task, data: bytes) -> None:
         from bbans.image.container import VERSION, Header
-        from bbans.image.files import naming, read_bytes
+        from bbans.image.files import naming
 
-        data = read_bytes(path)
-        with naming(path):
+        with naming(task.source.name):
             header = Header.parse(data)
         record = {
-            "input": str(path),
+            "input": task.source.name,
             "bytes": len(data),
             "version": VERSION,
             "width": header.width,
@@ -38,17 +36,15 @@ def info(inputs: tuple[Path, ...], as_json: bool) -> None:
             "model_id": header.model_id.hex(),
             "total": 8 * len(data) / header.dims,
         }
-        if as_json:
-            shared.say_json(record)
-        else:
-            name = record["model"] or f"{record['model_id']} (not found here)"
-            tiles = "1 tile" if len(header.tiles) == 1 else f"{len(header.tiles)} tiles"
-            shared.say(
-                f"{path}: {header.width} x {header.height} {header.mode}, {tiles}, model {name}, "
-                f"{len(data)} bytes, {record['total']:.3f} bits per dim"
-            )
+        name = record["model"] or f"{record['model_id']} (not found here)"
+        tiles = "1 tile" if len(header.tiles) == 1 else f"{len(header.tiles)} tiles"
+        batch.say(
+            f"{task.source.name}: {header.width} x {header.height} {header.mode}, {tiles}, model {name}, "
+            f"{len(data)} bytes, {record['total']:.3f} bits per dim",
+            record,
+        )
 
-    shared.for_each(inputs, one)
+    batch.run(lambda task: read_source(task.source), finish)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What the subcommands share: options, lines on stderr, the loop over inputs, names of outputs, loading models.
+"""What the subcommands share: options, lines on stderr, the loop over inputs, loading models.
 
 Refuses to know any single command, and imports nothing slow until it is needed.
 """
@@ -6,14 +6,14 @@ Refuses to know any single command, and imports nothing slow until it is needed.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bbans.errors import BadOutput, BbansError
+from bbans.errors import BbansError
 
 if TYPE_CHECKING:
     from bbans.zoo import Model
@@ -31,12 +31,6 @@ any_path = click.Path(readable=False, path_type=Path)  # what can't be read is a
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=any_path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs.")
-output_option = click.option(
-    "-o",
-    "--output",
-    type=any_path,
-    help="A file for one input; a directory for one or more.",
-)
 search_option = click.option(
     "-m",
     "--model",
@@ -72,14 +66,14 @@ def complain(message: str) -> None:
     click.echo(_printable(f"bbans: {' '.join(message.split())}"), err=True)
 
 
-def say(message: str) -> None:
-    """One line on stdout."""
-    click.echo(_printable(message))
+def say(message: str, *, err: bool = False) -> None:
+    """One line on stdout, or on stderr."""
+    click.echo(_printable(message), err=err)
 
 
-def say_json(record: dict[str, Any]) -> None:
-    """One JSON object on one line of stdout."""
-    click.echo(json.dumps(record))
+def say_json(record: dict[str, Any], *, err: bool = False) -> None:
+    """One JSON object on one line of stdout, or of stderr."""
+    click.echo(json.dumps(record), err=err)
 
 
 def explain(error: BaseException) -> str:
@@ -96,7 +90,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-# -- inputs and outputs ------------------------------------------------------------------------------------------------
+# -- inputs ------------------------------------------------------------------------------------------------------------
 
 
 def for_each(inputs: Iterable[Path], action: Callable[[Path], None]) -> None:
@@ -122,67 +116,48 @@ def for_each(inputs: Iterable[Path], action: Callable[[Path], None]) -> None:
         click.get_current_context().exit(1)
 
 
-class Outputs:
-    """Where the outputs go: beside the inputs, to -o as a file, or into -o as a directory."""
-
-    def __init__(self, inputs: tuple[Path, ...], output: Path | None, *, force: bool) -> None:
-        self.output, self.force = output, force
-        self.protected = {os.path.realpath(path): path for path in inputs}
-        self.into_directory = output is not None and output.is_dir()
-        if output is not None and not self.into_directory and len(inputs) > 1:
-            raise click.UsageError(f"-o must be an existing directory for several inputs; '{output}' is none")
-
-    def place(self, path: Path, name: str) -> Path:
-        """The output for an input, `name` being what it is called unless -o says so. Raises `BadOutput`.
-
-        It may be overwritten with -f, but never when it is an input, or the output of another input.
-        """
-        from bbans.image.files import check_output
-
-        if self.output is None:
-            target = path.parent / name
-        else:
-            target = self.output / name if self.into_directory else self.output
-        real = os.path.realpath(target)
-        if real in self.protected:
-            raise BadOutput(f"{path}: its output {target} would overwrite {self.protected[real]}")
-        check_output(target, force=self.force)
-        return target
-
-    def done(self, path: Path, target: Path) -> None:
-        """`target` holds what came of `path`: no later input may overwrite it."""
-        self.protected[os.path.realpath(target)] = Path(f"the output of {path}")
-
-
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def model_loader(name: str | Path | None, device: str, threads: int | None) -> Callable[[], Model]:
-    """Loads the model at the first call. Raises `Stop`."""
-    loaded: list[Model] = []
+@dataclass
+class ModelLoader:
+    """Loads a model at the first call, in each process anew. Raises `Stop`."""
 
-    def get() -> Model:
-        if not loaded:
+    name: str | Path | None
+    device: str
+    threads: int | None
+    loaded: list[Model] = field(default_factory=list)
+
+    def __call__(self) -> Model:
+        if not self.loaded:
             from bbans.zoo import load
 
             try:
-                loaded.append(load(name, device=device, threads=threads))
+                self.loaded.append(load(self.name, device=self.device, threads=self.threads))
             except BbansError as error:
                 raise Stop(str(error)) from error
-        return loaded[0]
+        return self.loaded[0]
 
-    return get
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "loaded": []}
 
 
-def model_finder(search: Path | None, device: str, threads: int | None) -> Callable[[bytes], Model]:
-    """Finds and loads a model by its id, each once. Raises `ModelMissing`."""
-    loaded: dict[bytes, Model] = {}
+@dataclass
+class ModelFinder:
+    """Finds and loads a model by its id, each once, in each process anew. Raises `ModelMissing`."""
 
-    def find(model_id: bytes) -> Model:
-        if model_id not in loaded:
+    search: Path | None
+    device: str
+    threads: int | None
+    loaded: dict[bytes, Model] = field(default_factory=dict)
+
+    def __call__(self, model_id: bytes) -> Model:
+        if model_id not in self.loaded:
             from bbans.zoo import load_by_id
 
-            loaded[model_id] = load_by_id(model_id, search=search, device=device, threads=threads)
-        return loaded[model_id]
+            found = load_by_id(model_id, search=self.search, device=self.device, threads=self.threads)
+            self.loaded[model_id] = found
+        return self.loaded[model_id]
 
-    return find
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "loaded": {}}

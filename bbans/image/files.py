@@ -82,10 +82,15 @@ def to_pillow(picture: Picture) -> Image.Image:
 def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
     """Write an image file in the lossless format that the suffix names. Raises `BadOutput`."""
     check_lossless(path)
+    write_bytes(path, encoded(picture, path.suffix), force=force)
+
+
+def encoded(picture: Picture, suffix: str) -> memoryview:
+    """An image file's bytes, in the lossless format that the suffix names."""
     file = io.BytesIO()
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
-    to_pillow(picture).save(file, LOSSLESS_SUFFIXES[path.suffix.lower()], compress_level=1)
-    write_bytes(path, file.getbuffer(), force=force)
+    to_pillow(picture).save(file, LOSSLESS_SUFFIXES[suffix.lower()], compress_level=1)
+    return file.getbuffer()
 
 
 def check_lossless(path: Path) -> None:
@@ -230,16 +235,16 @@ def check_output(path: Path, *, force: bool) -> None:
         raise BadOutput(f"{path}: there is no directory '{path.parent}'")
 
 
-def write_bytes(path: Path, data: bytes | memoryview, *, force: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, force: bool = False, like: Path | None = None) -> None:
     """Write a file that is there whole or not at all. Raises `BadOutput`, as `atomic_file` does."""
-    with atomic_file(path, force=force) as file:
+    with atomic_file(path, force=force, like=like) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, force: bool = False, like: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write to, in truth a temporary one beside `path` that takes its place in the end: there is a whole file
-    or none.
+    or none. It gets the permissions and the time of modification of the file `like`, where the system allows it.
 
     Raises `BadOutput`: it exists and `force` is not given, its directory is missing, or the disk is full.
     """
@@ -252,6 +257,8 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if like is not None:
+                _make_alike(temporary, like)
             check_output(path, force=force)
             os.replace(temporary, target)
         except BaseException:  # KeyboardInterrupt too
@@ -262,13 +269,20 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
         raise BadOutput(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def _make_alike(path: Path, like: Path) -> None:
+    with contextlib.suppress(OSError):
+        status = like.stat()
+        path.chmod(stat.S_IMODE(status.st_mode) & 0o777)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Puts the path before the message of a `BbansError` that is raised within."""
+def naming(what: Path | str) -> Iterator[None]:
+    """Puts a path, or another name, before the message of a `BbansError` that is raised within."""
     try:
         yield
     except BbansError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{what}: {error}") from error
 
 
 @contextlib.contextmanager

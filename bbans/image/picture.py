@@ -147,6 +147,13 @@ def decompress_picture(data: bytes, models: Callable[[bytes], Model]) -> Picture
     return Picture(pixels, header.mode)
 
 
+def verify_picture(data: bytes, picture: Picture, models: Callable[[bytes], Model]) -> None:
+    """Raises a `BbansError` unless the bytes of a .bbans file hold that picture."""
+    decoded = decompress_picture(data, models)
+    if decoded.mode != picture.mode or not np.array_equal(decoded.pixels, picture.pixels):
+        raise _differs()
+
+
 def _differs() -> DecodedDiffers:
     return DecodedDiffers(
         "decodes to other pixels than were encoded, though the file is undamaged: "

@@ -20,7 +20,7 @@ def run(
 ) -> Callable:
     """run("list", "x.bbansa"), with chains; in this process, to which the stand-ins are confined."""
     helpers.install(fake_codec, fake_zoo, monkeypatch)
-    monkeypatch.setattr("bbans.archive.workers.cores", lambda: 1)
+    monkeypatch.setattr("bbans.workers.cores", lambda: 1)
     return lambda *arguments: run("archive", *arguments)
 
 

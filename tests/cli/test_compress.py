@@ -25,7 +25,7 @@ def test_json_names_everything(run: Callable, photo: Path) -> None:
     record = json.loads(run("compress", "photo.png", "--json").out)
     assert list(record) == [
         *("input", "output", "width", "height", "mode", "dims", "model", "model_id", "bytes"),
-        *("elbo", "net", "initial", "container", "total", "seconds"),
+        *("elbo", "net", "initial", "container", "total", "verified", "seconds"),
     ]
     assert record["bytes"] == Path("photo.png.bbans").stat().st_size
     assert record["total"] == 8 * record["bytes"] / record["dims"]
@@ -47,7 +47,8 @@ def test_several_inputs_and_one_bad_among_them(run: Callable, photo: Path) -> No
     result = run("compress", "photo.png", "bad.png", "other.png", "--json")
     assert result.code == 1
     assert [json.loads(line)["input"] for line in result.out.splitlines()] == ["photo.png", "other.png"]
-    assert result.err.startswith("bbans: bad.png: is not an image") and result.err.count("\n") == 1
+    first, last = result.err.splitlines()
+    assert first.startswith("bbans: bad.png: is not an image") and last == "bbans: 1 of 3 failed: bad.png"
     assert not Path("bad.png.bbans").exists()
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from bbans.archive.workers import IN_FLIGHT, cores, ordered
 from bbans.errors import BadFile, BbansError
+from bbans.workers import IN_FLIGHT, cores, ordered
 
 WORKS = """
 import os, time, warnings
@@ -111,7 +111,7 @@ def test_tasks_that_fail_end_the_workers() -> None:
 
 SCRIPT = """
 import multiprocessing, signal, sys, time
-from bbans.archive.workers import ordered
+from bbans.workers import ordered
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins by ignoring it
 if __name__ == "__main__":
