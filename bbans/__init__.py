@@ -2,14 +2,16 @@
 
     data = bbans.compress(image)       # a Pillow image, or a NumPy array uint8 [h, w], [h, w, 1] or [h, w, 3]
     image = bbans.decompress(data)     # a Pillow image of mode L or RGB; np.asarray(image) gives the array
+    image = bbans.open("photo.bbans")  # as PIL.Image.open does, from now on; image.save("photo.bbans") works, too
 
-The public names of the package, and nothing else: NumPy, Pillow and torch are loaded by the first call that needs them.
+For arrays there are names like those of imagecodecs: `bbans_encode`, `bbans_decode`, `bbans_check`. The public names of
+the package, and nothing else: NumPy and torch are loaded by the first call that needs them.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from bbans.errors import (
     BadFile,
@@ -24,6 +26,7 @@ from bbans.errors import (
     TooLarge,
     UnsupportedVersion,
 )
+from bbans.pillow_plugin import FORMAT, register
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,13 +51,19 @@ __all__ = [
     "TooLarge",
     "UnsupportedVersion",
     "__version__",
+    "bbans_check",
+    "bbans_decode",
+    "bbans_encode",
     "compress",
     "decompress",
+    "open",
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
 
 _models: dict[tuple[Any, ...], Model] = {}
+
+register()
 
 
 def compress(
@@ -77,6 +86,8 @@ def compress(
     from bbans.image.files import read_picture
     from bbans.image.picture import compress_picture
 
+    if isinstance(image, (str, bytes, os.PathLike)):
+        raise TypeError("compress takes an image or an array, not its path: PIL.Image.open reads it")
     picture = read_picture(image)
     if model is None or isinstance(model, (str, os.PathLike)):
         from bbans.zoo import load
@@ -119,3 +130,55 @@ def decompress(
         return _models[key]
 
     return to_pillow(decompress_picture(bytes(data), find))
+
+
+def open(file: str | os.PathLike[str] | BinaryIO) -> Image:
+    """A .bbans file as a Pillow image, whose pixels are decoded when they are first needed.
+
+    Raises `OSError` when there is no such file, `PIL.UnidentifiedImageError` when it is none of bbans', and `BadFile`
+    when its header is damaged; the first use of the pixels raises what `decompress` does.
+    """
+    import PIL.Image
+
+    return PIL.Image.open(file, formats=[FORMAT])
+
+
+def bbans_encode(
+    data: np.ndarray[Any, Any], level: int | None = None, *, out: bytearray | None = None
+) -> bytes | bytearray:
+    """The bytes of a .bbans file that holds an array uint8 [h, w], [h, w, 1] or [h, w, 3].
+
+    level: the effort, 1 to 9; out: to be written to from its beginning, and returned. Raises `BadImage`, `TooLarge`.
+    """
+    encoded = compress(data, effort=5 if level is None else level)
+    if out is None:
+        return encoded
+    if len(out) < len(encoded):
+        raise ValueError(f"out has {len(out)} bytes, of {len(encoded)} that are needed")
+    out[: len(encoded)] = encoded
+    return out
+
+
+def bbans_decode(
+    data: bytes | bytearray | memoryview, *, out: np.ndarray[Any, Any] | None = None
+) -> np.ndarray[Any, Any]:
+    """The array uint8 [h, w] or [h, w, 3] in the bytes of a .bbans file. out: to be written to, and returned.
+
+    Raises as `decompress` does.
+    """
+    import numpy as np
+
+    decoded = np.asarray(decompress(data))
+    if out is None:
+        return decoded
+    if out.shape != decoded.shape:
+        raise ValueError(f"out has the shape {list(out.shape)}, but the picture is {list(decoded.shape)}")
+    out[...] = decoded
+    return out
+
+
+def bbans_check(data: bytes | bytearray | memoryview) -> bool:
+    """Whether these are the first bytes of a .bbans file."""
+    from bbans.image.container import MAGIC
+
+    return bytes(data[: len(MAGIC)]) == MAGIC

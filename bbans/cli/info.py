@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import ExitStack
+from typing import BinaryIO
+
 import click
 
 from bbans.cli import shared
-from bbans.cli.batch import Batch, Task, batch_options, read_source
-from bbans.image.container import SUFFIX
+from bbans.cli.batch import Batch, Task, batch_options
+from bbans.errors import BadFile
+from bbans.image.container import SUFFIX, VERSION, Header
 
 
 @click.command()
@@ -17,15 +22,11 @@ def info(batch: Batch) -> None:
 
     names = {model.id: model.name for model in available()}
 
-    def finish(task: Task, data: bytes) -> None:
-        from bbans.image.container import VERSION, Header
-        from bbans.image.files import naming
-
-        with naming(task.source.name):
-            header = Header.parse(data)
+    def finish(task: Task, read: tuple[Header, int]) -> None:
+        header, size = read
         record = {
             "input": task.source.name,
-            "bytes": len(data),
+            "bytes": size,
             "version": VERSION,
             "width": header.width,
             "height": header.height,
@@ -34,17 +35,29 @@ def info(batch: Batch) -> None:
             "tiles": len(header.tiles),
             "model": names.get(header.model_id),
             "model_id": header.model_id.hex(),
-            "total": 8 * len(data) / header.dims,
+            "total": 8 * size / header.dims,
         }
         name = record["model"] or f"{record['model_id']} (not found here)"
         tiles = "1 tile" if len(header.tiles) == 1 else f"{len(header.tiles)} tiles"
         batch.say(
             f"{task.source.name}: {header.width} x {header.height} {header.mode}, {tiles}, model {name}, "
-            f"{len(data)} bytes, {record['total']:.3f} bits per dim",
+            f"{size} bytes, {record['total']:.3f} bits per dim",
             record,
         )
 
-    batch.run(lambda task: read_source(task.source), finish)
+    batch.run(_header, finish)
+
+
+def _header(task: Task) -> tuple[Header, int]:
+    """The header of a file, and the file's size."""
+    from bbans.image.files import naming, open_regular
+
+    with naming(task.source.name), ExitStack() as stack:
+        if task.source.path is None:
+            file: BinaryIO = io.BytesIO(task.source.data or b"")
+        else:
+            file = stack.enter_context(open_regular(task.source.path, BadFile))
+        return Header.read(file), file.seek(0, io.SEEK_END)
 
 
 @click.command()

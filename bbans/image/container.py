@@ -23,14 +23,16 @@ Integers are little-endian; varints (`bbans.image.fields`) have no superfluous b
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
 from bbans.errors import BadFile, TooLarge, UnsupportedVersion
-from bbans.image.fields import HASH_BYTES, Reader, write_varint
+from bbans.image.fields import HASH_BYTES, MOST_VARINT_BYTES, Reader, read_varint, write_varint
 
 MAGIC = b"\xbbans"
 ARCHIVE_MAGIC = b"\xbbana"
@@ -128,11 +130,24 @@ class Header:
         return head + checksum(head).to_bytes(HASH_BYTES, "little")
 
     @classmethod
-    def parse(cls, data: bytes) -> Header:
-        """The header of a whole file, checked against itself and against the file's length.
+    def read(cls, file: BinaryIO) -> Header:
+        """The header of a file, of which nothing else is read. Raises as `parse` does."""
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        data = file.read(len(MAGIC) + 1 + MOST_VARINT_BYTES)
+        with contextlib.suppress(BadFile):  # `parse` tells what is wrong
+            length, begin = read_varint(data, len(MAGIC) + 1)
+            if begin + length + HASH_BYTES <= size:
+                data += file.read(max(0, begin + length + HASH_BYTES - len(data)))
+        return cls.parse(data, size)
 
-        Raises `BadFile` (not a bbans file; truncated; header damaged; bytes after the end), `UnsupportedVersion` and
-        `TooLarge`. The payloads are not looked at: see `payloads`.
+    @classmethod
+    def parse(cls, data: bytes, size: int | None = None) -> Header:
+        """The header of a file, checked against itself and against the file's length.
+
+        data: the whole file, or its beginning, with `size`, the length of the whole. The payloads are not looked at:
+        see `payloads`. Raises `BadFile` (not a bbans file; truncated; header damaged; bytes after the end),
+        `UnsupportedVersion` and `TooLarge`.
         """
         body, end = _checked_body(data)
         reader = Reader(body, error=_contradiction)
@@ -154,7 +169,7 @@ class Header:
         header = cls(mode, width, height, model_id, side, tiles)
         if header.pack() != data[:end]:
             raise _contradiction("a number is badly written")
-        missing = end + sum(tile.size for tile in tiles) - len(data)
+        missing = end + sum(tile.size for tile in tiles) - (len(data) if size is None else size)
         if missing > 0:
             raise BadFile(f"is truncated: {missing} bytes are missing at the end")
         if missing < 0:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from bbans.errors import BadFile
 
 HASH_BYTES = 4
+MOST_VARINT_BYTES = 9
 
 
 def write_varint(n: int) -> bytes:
@@ -28,7 +29,7 @@ def write_varint(n: int) -> bytes:
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """(n, where the next thing begins). Raises `BadFile` at the end of the data and beyond 63 bits."""
     n = 0
-    for i in range(9):
+    for i in range(MOST_VARINT_BYTES):
         if at + i >= len(data):
             raise BadFile("the file is truncated")
         byte = data[at + i]

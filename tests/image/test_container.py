@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
 import pytest
 from hypothesis import given
@@ -63,7 +64,7 @@ def headers(draw: st.DrawFn) -> Header:
 @given(headers())
 def test_round_trip(header: Header) -> None:
     data = header.pack() + bytes(sum(tile.size for tile in header.tiles))
-    assert Header.parse(data) == header
+    assert Header.parse(data) == Header.read(io.BytesIO(data)) == header
     assert header.dims == header.width * header.height * (1 if header.mode == "L" else 3)
 
 
@@ -85,6 +86,14 @@ def test_every_truncation_is_noticed() -> None:
     for size in range(len(data)):
         with pytest.raises(BadFile, match="truncated" if size else "empty"):
             Header.parse(data[:size])
+        with pytest.raises(BadFile, match="truncated" if size else "empty"):
+            Header.read(io.BytesIO(data[:size]))
+
+
+def test_reading_a_header_reads_nothing_else() -> None:
+    file = io.BytesIO(file_of([bytes(10**6)] * len(PAYLOADS)))
+    Header.read(file)
+    assert file.tell() < 256
 
 
 @given(st.binary(max_size=100), st.booleans())

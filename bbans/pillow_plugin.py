@@ -1,0 +1,65 @@
+"""Pillow reads and writes .bbans files, from `import bbans` on: `Image.open("x.bbans")`, `image.save("x.bbans")`.
+
+Opening reads the header only; pixels are decoded when they are first needed. `save` takes the options of
+`bbans.compress`: `image.save("x.bbans", effort=7)`.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from PIL import Image, ImageFile
+
+from bbans.image.container import MAGIC, SUFFIX, Header
+
+FORMAT = "BBANS"
+OPTIONS = ("model", "effort", "device", "threads")
+
+
+class BbansImageFile(ImageFile.ImageFile):
+    """A .bbans file, as Pillow sees it."""
+
+    format = FORMAT
+    format_description = "bits-back coding with a VAE, lossless"
+
+    def _open(self) -> None:
+        """Raises `BadFile`; an image of more pixels than Pillow allows raises `TooLarge` or Pillow's own error."""
+        assert self.fp is not None
+        header = Header.read(self.fp)  # type: ignore[arg-type]
+        self._size = header.width, header.height
+        self._mode = header.mode
+        self._decoded = False
+
+    def load(self) -> Any:
+        """Decode the pixels, once. Raises `BadFile`, `ModelMissing`, `DecodedDiffers`."""
+        if not self._decoded:
+            from bbans import decompress
+
+            assert self.fp is not None
+            self.fp.seek(0)
+            self.im = decompress(self.fp.read()).im
+            self._decoded = True
+            if self._exclusive_fp:
+                self.fp.close()
+        return Image.Image.load(self)
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(MAGIC)
+
+
+def _save(image: Image.Image, file: IO[bytes], name: str | bytes) -> None:
+    from bbans import compress
+
+    options = {
+        key: value for key, value in image.encoderinfo.items() if key in ("model", "effort", "device", "threads")
+    }
+    file.write(compress(image, **options))
+
+
+def register() -> None:
+    """Tell Pillow; again does no harm."""
+    Image.register_open(FORMAT, BbansImageFile, _accept)
+    Image.register_save(FORMAT, _save)
+    Image.register_extension(FORMAT, SUFFIX)
+    Image.register_mime(FORMAT, "image/x-bbans")

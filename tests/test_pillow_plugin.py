@@ -1,0 +1,116 @@
+"""The plugin of Pillow, and the names for arrays, with the stand-ins for models and codec."""
+
+from __future__ import annotations
+
+import io
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pytest
+from PIL import Image
+
+import bbans
+from bbans.errors import BadFile, BadImage
+
+pytestmark = pytest.mark.usefixtures("fake_codec", "fake_zoo")
+
+
+@pytest.fixture
+def pixels(random_pixels: Callable[..., np.ndarray]) -> np.ndarray:
+    return random_pixels(5, 7, 3)
+
+
+@pytest.fixture
+def path(tmp_path: Path, pixels: np.ndarray) -> Path:
+    """photo.bbans, saved by Pillow."""
+    Image.fromarray(pixels).save(tmp_path / "photo.bbans", effort=3)
+    return tmp_path / "photo.bbans"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_images_come_back(mode: str, pixels: np.ndarray, tmp_path: Path) -> None:
+    image = Image.fromarray(pixels).convert(mode)
+    image.save(tmp_path / "x.bbans")
+    assert (tmp_path / "x.bbans").read_bytes() == bbans.compress(image)
+    with Image.open(tmp_path / "x.bbans") as opened:
+        assert (opened.format, opened.mode, opened.size) == ("BBANS", mode, (7, 5))
+        assert opened.get_format_mimetype() == "image/x-bbans"
+        assert opened.tobytes() == image.tobytes()
+    assert bbans.open(tmp_path / "x.bbans").tobytes() == image.tobytes()
+
+
+def test_opening_reads_the_header_only(
+    path: Path, pixels: np.ndarray, fake_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    decode = fake_codec.decode_tile
+    monkeypatch.setattr(fake_codec, "decode_tile", lambda *args: decoded.append(1) or decode(*args))
+    with bbans.open(path) as image:
+        assert image.size == (7, 5) and not decoded
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+        np.testing.assert_array_equal(np.asarray(image.crop((1, 1, 3, 4))), pixels[1:4, 1:3])
+    assert decoded == [1]
+
+
+def test_streams(pixels: np.ndarray) -> None:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BBANS")
+    file.seek(0)
+    image = Image.open(file)
+    image.load()
+    assert not file.closed and image.convert("L").size == (7, 5)
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:9], lambda data: data + b"x"])
+def test_damage_is_named(change: Callable[[bytes], bytes], path: Path) -> None:
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(BadFile):
+        Image.open(path)
+
+
+def test_damaged_payloads_are_noticed_when_pixels_are_needed(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with bbans.open(path) as image:
+        for _ in range(2):
+            with pytest.raises(BadFile, match="checksum of tile 1"):
+                image.load()
+
+
+def test_bbans_open_opens_nothing_else(tmp_path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    with pytest.raises(PIL.UnidentifiedImageError):
+        bbans.open(tmp_path / "x.png")
+    with pytest.raises(FileNotFoundError):
+        bbans.open(tmp_path / "none.bbans")
+
+
+def test_modes_that_are_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(BadImage):
+        Image.new("RGBA", (2, 2)).save(tmp_path / "x.bbans")
+    assert not (tmp_path / "x.bbans").exists()
+
+
+def test_arrays(pixels: np.ndarray) -> None:
+    data = bbans.bbans_encode(pixels, level=3)
+    np.testing.assert_array_equal(bbans.bbans_decode(data), pixels)
+    assert bbans.bbans_check(data) and bbans.bbans_check(data[:4]) and not bbans.bbans_check(data[1:])
+    out = np.zeros_like(pixels)
+    assert bbans.bbans_decode(data, out=out) is out and (out == pixels).all()
+    buffer = bytearray(len(data) + 3)
+    assert bbans.bbans_encode(pixels, 3, out=buffer) is buffer and buffer.startswith(data)
+
+
+def test_outs_that_do_not_fit(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="that are needed"):
+        bbans.bbans_encode(pixels, out=bytearray(3))
+    with pytest.raises(ValueError, match="the picture is"):
+        bbans.bbans_decode(bbans.bbans_encode(pixels), out=np.zeros((5, 7), np.uint8))
+
+
+def test_paths_are_no_images() -> None:
+    with pytest.raises(TypeError, match="not its path"):
+        bbans.compress("photo.png")  # type: ignore[arg-type]
