@@ -1,7 +1,7 @@
 """Lossless image compression with bits-back coding from a VAE.
 
-    data = bbans.compress(image)       # a Pillow image, or a NumPy array uint8 [h, w], [h, w, 1] or [h, w, 3]
-    image = bbans.decompress(data)     # a Pillow image of mode L or RGB; np.asarray(image) gives the array
+    data = bbans.compress(image)       # a Pillow image, or a NumPy array such as uint8 [h, w, 3]
+    image = bbans.decompress(data)     # a Pillow image of the same mode
     image = bbans.open("photo.bbans")  # as PIL.Image.open does, from now on; image.save("photo.bbans") works, too
 
 For arrays there are names like those of imagecodecs: `bbans_encode`, `bbans_decode`, `bbans_check`. The public names of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+    from bbans.image.picture import Picture
     from bbans.zoo import Model
 
 __version__ = "0.1.0"
@@ -76,7 +77,8 @@ def compress(
 ) -> bytes:
     """The bytes of a .bbans file that holds the pixels of `image` exactly, and nothing but the pixels.
 
-    image: a Pillow image of mode L or RGB, or an array uint8 [h, w], [h, w, 1] or [h, w, 3].
+    image: a Pillow image of mode 1, L, LA, P, RGB, RGBA or I;16, or an array [h, w] or [h, w, 1 to 4] of uint8 or
+    uint16, or [h, w] of bool.
     model: a name, a folder, or what `bbans.zoo.load` returned; None is the default model, `photo`.
     effort: 1 to 9; above 5, networks are tuned to the picture, which takes from seconds to minutes.
     device, threads: where the networks run; the bytes don't depend on it. A loaded model is kept for the next call.
@@ -106,15 +108,23 @@ def decompress(
     device: Device = "auto",
     threads: int | None = None,
 ) -> Image:
-    """The picture in the bytes of a .bbans file, as a Pillow image of mode L or RGB; `np.asarray` makes an array of it.
+    """The picture in the bytes of a .bbans file, as a Pillow image of its mode.
 
     search: a folder in which to look for the model, besides the shipped ones and those in BBANS_MODELS.
 
-    Raises `BadFile`, `UnsupportedVersion`, `ModelMissing`, `DecodedDiffers`.
+    Raises `BadFile`, `UnsupportedVersion`, `ModelMissing`, `DecodedDiffers`; and `BadOutput` for modes that Pillow
+    doesn't have, of 16 bits for each of several channels: `bbans_decode` gives them as arrays.
     """
+    from bbans.image.files import to_pillow
+
+    return to_pillow(_decoded(data, search, device, threads))
+
+
+def _decoded(
+    data: bytes | bytearray | memoryview, search: str | Path | None, device: Device, threads: int | None
+) -> Picture:
     from pathlib import Path
 
-    from bbans.image.files import to_pillow
     from bbans.image.picture import decompress_picture
 
     if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -129,7 +139,7 @@ def decompress(
             _models[key] = load_by_id(model_id, search=folder, device=device, threads=threads)
         return _models[key]
 
-    return to_pillow(decompress_picture(bytes(data), find))
+    return decompress_picture(bytes(data), find)
 
 
 def open(file: str | os.PathLike[str] | BinaryIO) -> Image:
@@ -146,7 +156,7 @@ def open(file: str | os.PathLike[str] | BinaryIO) -> Image:
 def bbans_encode(
     data: np.ndarray[Any, Any], level: int | None = None, *, out: bytearray | None = None
 ) -> bytes | bytearray:
-    """The bytes of a .bbans file that holds an array uint8 [h, w], [h, w, 1] or [h, w, 3].
+    """The bytes of a .bbans file that holds an array, of the kinds that `compress` takes.
 
     level: the effort, 1 to 9; out: to be written to from its beginning, and returned. Raises `BadImage`, `TooLarge`.
     """
@@ -162,13 +172,14 @@ def bbans_encode(
 def bbans_decode(
     data: bytes | bytearray | memoryview, *, out: np.ndarray[Any, Any] | None = None
 ) -> np.ndarray[Any, Any]:
-    """The array uint8 [h, w] or [h, w, 3] in the bytes of a .bbans file. out: to be written to, and returned.
+    """The array [h, w] or [h, w, 2 to 4] in the bytes of a .bbans file: uint8, uint16 or bool. Of mode P these are
+    indices of the palette. out: to be written to, and returned.
 
     Raises as `decompress` does.
     """
-    import numpy as np
-
-    decoded = np.asarray(decompress(data))
+    picture = _decoded(data, None, "auto", None)
+    decoded = picture.pixels[:, :, 0] if picture.pixels.shape[2] == 1 else picture.pixels
+    decoded = decoded.astype(bool) if picture.mode == "1" else decoded
     if out is None:
         return decoded
     if out.shape != decoded.shape:

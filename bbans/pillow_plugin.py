@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImagePalette
 
+from bbans.errors import BadImage
 from bbans.image.container import MAGIC, SUFFIX, Header
+from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
 
 FORMAT = "BBANS"
 OPTIONS = ("model", "effort", "device", "threads")
@@ -23,11 +25,17 @@ class BbansImageFile(ImageFile.ImageFile):
     format_description = "bits-back coding with a VAE, lossless"
 
     def _open(self) -> None:
-        """Raises `BadFile`; an image of more pixels than Pillow allows raises `TooLarge` or Pillow's own error."""
+        """Raises `BadFile`; `TooLarge` or Pillow's own error for too many pixels; `BadImage` for modes Pillow lacks."""
         assert self.fp is not None
         header = Header.read(self.fp)  # type: ignore[arg-type]
+        if MODES[header.mode].deep and header.mode != "I;16":
+            raise BadImage(f"has mode {header.mode}, which Pillow does not have; bbans.bbans_decode takes it")
         self._size = header.width, header.height
         self._mode = header.mode
+        if header.mode == "P":
+            self.palette = ImagePalette.raw("RGB", header.attributes.get(PALETTE, b""))
+            if alpha := header.attributes.get(PALETTE_ALPHA):
+                self.info["transparency"] = alpha
         self._decoded = False
 
     def load(self) -> Any:

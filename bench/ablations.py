@@ -155,7 +155,7 @@ def coded(model: zoo.Model, paths: list[Path]) -> dict[str, float]:
     bits, dims, pixels, seconds = 0.0, 0, 0, 0.0
     for path in paths:
         picture = read_picture(path)
-        data, _ = compress_picture(picture, model)
+        data, _ = compress_picture(picture, model, by_model=True)
         begin = perf_counter()
         decoded = decompress_picture(data, lambda _: model)
         seconds += perf_counter() - begin

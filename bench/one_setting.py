@@ -99,10 +99,10 @@ def _encode(model: zoo.Model, picture: Picture, tiles: str | None) -> bytes:
     batches = [parts] if tiles == "batch" else np.split(parts, len(parts))
     payloads = [payload for batch in batches for payload, _ in codec.encode_tiles(model, batch)]
     sums = [
-        container.Tile(len(payload), container.checksum(payload), container.checksum(part))
+        container.Piece(len(payload), container.checksum(payload), container.checksum(part))
         for payload, part in zip(payloads, parts, strict=True)
     ]
-    header = container.Header(picture.mode, picture.width, picture.height, model.id, side, tuple(sums))
+    header = container.Header(picture.mode, picture.width, picture.height, side, tuple(sums), model.id)
     return container.join(header, payloads)
 
 
@@ -111,7 +111,7 @@ def _decode(model: zoo.Model, data: bytes, tiles: str | None) -> np.ndarray[Any,
         return decompress_picture(data, lambda _: model).pixels
     header = container.Header.parse(data)
     payloads = list(container.payloads(header, data))
-    parts = codec.decode_tiles(model, payloads, header.tile, header.tile, header.channels)
+    parts = codec.decode_tiles(model, payloads, header.tile, header.tile, header.dims // (header.width * header.height))
     rows = [np.concatenate(list(parts[i : i + _GRID]), 1) for i in range(0, len(parts), _GRID)]
     return np.concatenate(rows, 0)
 

@@ -30,11 +30,11 @@ import numpy as np
 
 from bbans import archive, zoo
 from bbans.archive.plan import GROUP
-from bbans.workers import cores
 from bbans.errors import BbansError
 from bbans.image.codec import decode_chain, encode_chain
 from bbans.image.files import read_bytes, write_bytes
 from bbans.image.picture import Picture, compress_picture, decompress_picture
+from bbans.workers import cores
 from bench import common, peers, stopwatch
 from bench.published import PUBLISHED
 from bench.sets import SETS, Absent, TestSet
@@ -146,7 +146,7 @@ def singles(images: TestSet, model: zoo.Model, chain: Coded) -> Singles:
     for i, picture in enumerate(images.pictures()):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "picture.bbans"
-            write_bytes(file, compress_picture(picture, model)[0])
+            write_bytes(file, compress_picture(picture, model, by_model=True)[0])
             size += file.stat().st_size
             decoded = decompress_picture(read_bytes(file), lambda _: model)
         if decoded.mode != picture.mode or not np.array_equal(decoded.pixels, picture.pixels):

@@ -51,7 +51,7 @@ def test_tiles_are_independent_of_one_another(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(container, "TILE_SIDE", 48)
     pixels = smooth(70, 100, 3)
     data = bbans.compress(pixels)
-    assert len(container.Header.parse(data).tiles) == 6
+    assert len(container.Header.parse(data).pieces) == 6
     np.testing.assert_array_equal(np.asarray(bbans.decompress(data)), pixels)
 
 

@@ -10,7 +10,21 @@ import pytest
 from bbans import archive, zoo
 from bbans.image.picture import Picture, compress_picture, decompress_picture
 
-from .golden.make import MODEL, PICTURES, THUMBNAILS, VERSION, archived, one, picture, stack
+from .golden.make import (
+    HERE,
+    MODEL,
+    NEWEST,
+    OTHERS,
+    PICTURES,
+    THUMBNAILS,
+    VERSION,
+    VERSIONS,
+    archived,
+    one,
+    other,
+    picture,
+    stack,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,22 +32,34 @@ def model() -> zoo.Model:
     return zoo.load(MODEL, device="cpu")
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("name", "height", "width", "channels"), PICTURES)
-def test_golden_file(model: zoo.Model, name: str, height: int, width: int, channels: int) -> None:
-    golden = (VERSION / f"{name}.bbans").read_bytes()
+def test_golden_file(model: zoo.Model, version: str, name: str, height: int, width: int, channels: int) -> None:
+    golden = (HERE / version / f"{name}.bbans").read_bytes()
     pixels = picture(height, width, channels)
     decoded = decompress_picture(golden, lambda _: model)
     assert np.array_equal(decoded.pixels, pixels)
-    assert compress_picture(Picture(pixels, decoded.mode), model)[0] == golden
+    if version == VERSIONS[-1]:
+        assert compress_picture(Picture(pixels, decoded.mode), model, by_model=True)[0] == golden
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_golden_files_of_other_modes(model: zoo.Model, name: str) -> None:
+    decoded, wanted = decompress_picture((NEWEST / f"{name}.bbans").read_bytes(), lambda _: model), other(name)
+    assert (decoded.mode, decoded.attributes) == (wanted.mode, wanted.attributes)
+    assert np.array_equal(decoded.pixels, wanted.pixels)
+    again = decompress_picture(compress_picture(wanted, model)[0], lambda _: model)
+    assert np.array_equal(again.pixels, wanted.pixels)
 
 
 @pytest.mark.parametrize(("mode", "name"), THUMBNAILS.items())
 def test_golden_chains(mode: str, name: str, tmp_path: Path) -> None:
     """A picture alone, and an archive of two chains."""
     model = zoo.load(VERSION / name, device="cpu")
-    golden = (VERSION / f"{name}.bbans").read_bytes()
-    assert np.array_equal(decompress_picture(golden, lambda _: model).pixels, one(mode))
-    assert compress_picture(Picture(one(mode), mode), model)[0] == golden
+    for version in VERSIONS:
+        golden = (HERE / version / f"{name}.bbans").read_bytes()
+        assert np.array_equal(decompress_picture(golden, lambda _: model).pixels, one(mode))
+    assert compress_picture(Picture(one(mode), mode), model, by_model=True)[0] == golden
 
     archived(mode, model, tmp_path / "again.bbansa")
     assert (tmp_path / "again.bbansa").read_bytes() == (VERSION / f"{name}.bbansa").read_bytes()

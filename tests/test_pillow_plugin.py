@@ -30,15 +30,18 @@ def path(tmp_path: Path, pixels: np.ndarray) -> Path:
     return tmp_path / "photo.bbans"
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_images_come_back(mode: str, pixels: np.ndarray, tmp_path: Path) -> None:
-    image = Image.fromarray(pixels).convert(mode)
+    image = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode).convert(mode)
+    if mode == "P":
+        image.info["transparency"] = b"\x07\x80"
     image.save(tmp_path / "x.bbans")
     assert (tmp_path / "x.bbans").read_bytes() == bbans.compress(image)
     with Image.open(tmp_path / "x.bbans") as opened:
         assert (opened.format, opened.mode, opened.size) == ("BBANS", mode, (7, 5))
         assert opened.get_format_mimetype() == "image/x-bbans"
         assert opened.tobytes() == image.tobytes()
+        assert mode != "P" or opened.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
     assert bbans.open(tmp_path / "x.bbans").tobytes() == image.tobytes()
 
 
@@ -90,7 +93,7 @@ def test_bbans_open_opens_nothing_else(tmp_path: Path, pixels: np.ndarray) -> No
 
 def test_modes_that_are_not_taken(tmp_path: Path) -> None:
     with pytest.raises(BadImage):
-        Image.new("RGBA", (2, 2)).save(tmp_path / "x.bbans")
+        Image.new("CMYK", (2, 2)).save(tmp_path / "x.bbans")
     assert not (tmp_path / "x.bbans").exists()
 
 
@@ -102,6 +105,23 @@ def test_arrays(pixels: np.ndarray) -> None:
     assert bbans.bbans_decode(data, out=out) is out and (out == pixels).all()
     buffer = bytearray(len(data) + 3)
     assert bbans.bbans_encode(pixels, 3, out=buffer) is buffer and buffer.startswith(data)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_arrays_of_every_kind(channels: int, dtype: type, random_pixels: Callable[..., np.ndarray]) -> None:
+    array = random_pixels(5, 7, channels).astype(dtype) * dtype(1 if dtype is np.uint8 else 255)
+    array = array[:, :, 0] if channels == 1 else array
+    data = bbans.bbans_encode(array)
+    decoded = bbans.bbans_decode(data)
+    assert decoded.dtype == dtype
+    np.testing.assert_array_equal(decoded, array)
+    if dtype is np.uint16 and channels > 1:
+        with pytest.raises(BadImage, match="which Pillow does not have"):
+            Image.open(io.BytesIO(data))
+    bits = array > 99
+    if channels == 1:
+        np.testing.assert_array_equal(bbans.bbans_decode(bbans.bbans_encode(bits)), bits)
 
 
 def test_outs_that_do_not_fit(pixels: np.ndarray) -> None:

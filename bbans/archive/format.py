@@ -62,8 +62,9 @@ import xxhash
 from bbans.archive import names
 from bbans.archive.names import Listed, Names, Numbered
 from bbans.errors import BadFile, TooLarge
-from bbans.image.container import ARCHIVE_MAGIC, CHANNELS, MODE_CODES, MODEL_ID_BYTES, check_size
+from bbans.image.container import ARCHIVE_MAGIC, MODEL_ID_BYTES, check_size
 from bbans.image.fields import HASH_BYTES, Reader, read_varint, write_varint
+from bbans.image.modes import MODES
 
 MAGIC = ARCHIVE_MAGIC
 VERSION = 0
@@ -73,6 +74,9 @@ START = len(MAGIC) + 1
 MARKER = b"\xbbg"
 END = b"\xbbz"
 TAIL = struct.Struct("<II2s")
+
+TAKEN = ("L", "RGB", "1")
+"""The modes of pictures that archives hold."""
 
 CHAIN, FILE = "chain", "file"
 _KINDS = (CHAIN, FILE)  # by their codes, which are part of the format
@@ -117,7 +121,7 @@ class Header:
 
     @property
     def channels(self) -> int:
-        return CHANNELS[self.mode]
+        return MODES[self.mode].channels
 
     @property
     def count(self) -> int:
@@ -136,7 +140,7 @@ class Header:
 
     def pack(self) -> bytes:
         """The header's bytes, marker and checksum included."""
-        body = bytearray([_KINDS.index(self.kind) + 2 * MODE_CODES[self.mode]])
+        body = bytearray([_KINDS.index(self.kind) + 2 * MODES[self.mode].code])
         assert len(self.model_id) == MODEL_ID_BYTES
         body += self.model_id
         body += write_varint(self.width) + write_varint(self.height)
@@ -162,7 +166,7 @@ class Header:
         reader.varint()
         form = reader.byte()
         kind = _KINDS[form % 2]
-        mode = next((mode for mode, code in MODE_CODES.items() if code == form // 2), None)
+        mode = next((mode for mode in TAKEN if MODES[mode].code == form // 2), None)
         if mode is None:
             raise BadFile(f"it has a picture mode (code {form // 2}) that this bbans does not know")
         model_id = reader.take(MODEL_ID_BYTES)
@@ -174,7 +178,7 @@ class Header:
         count = sum(run.count for run in runs)
         if kind == FILE and count != 1:
             raise BadFile("it is one file, and yet several pictures")
-        if kind == CHAIN and count * width * height * CHANNELS[mode] > MAX_SAMPLES:
+        if kind == CHAIN and count * width * height * MODES[mode].channels > MAX_SAMPLES:
             raise TooLarge(f"it has more than {MAX_SAMPLES} samples")
         parts = _parse_names(reader, count)
         header = cls(kind, mode, width, height, model_id, runs, parts, reader.varint(), reader.hash(), reader.hash())

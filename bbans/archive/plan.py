@@ -15,7 +15,8 @@ from bbans.archive.format import CHAIN, FILE, MAX_COUNT, MAX_NAME_BYTES, MAX_PIC
 from bbans.archive.names import Listed, Names
 from bbans.archive.sources import Pixels, Source
 from bbans.errors import BadImage
-from bbans.image.container import CHANNELS, ONE_TILE
+from bbans.image.container import ONE_TILE
+from bbans.image.modes import MODES
 
 GROUP = 1000
 """Pictures in a group at the most. With more, the initial bits and the header would hardly weigh less (they are below
@@ -72,7 +73,7 @@ class Group:
     def read(self) -> Pixels:
         """The pixels of all pictures [n, h, w, c]. Raises `BadImage`."""
         count = sum(piece.stop - piece.start for piece in self.pieces)
-        pixels = np.empty((count, self.height, self.width, CHANNELS[self.mode]), np.uint8)
+        pixels = np.empty((count, self.height, self.width, MODES[self.mode].channels), np.uint8)
         at = 0
         for piece in self.pieces:
             end = at + piece.stop - piece.start
@@ -101,7 +102,7 @@ def plan(sources: Sequence[Source], group: int = GROUP) -> list[Group]:
     for source in sources:
         pixels = source.height * source.width
         kind = CHAIN if pixels <= ONE_TILE else FILE
-        most = min(group, max(1, GROUP_SAMPLES // (pixels * CHANNELS[source.mode]))) if kind == CHAIN else 1
+        most = min(group, max(1, GROUP_SAMPLES // (pixels * MODES[source.mode].channels))) if kind == CHAIN else 1
         key = (kind, source.height, source.width, source.mode)
         name_bytes = _name_bytes(source.names)
         start = 0

@@ -23,6 +23,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from bbans.archive import names
+from bbans.archive.format import TAKEN
 from bbans.archive.names import Listed, Names, Numbered
 from bbans.errors import BadImage, BbansError
 from bbans.image.container import check_size
@@ -105,7 +106,10 @@ class _Image:
 def _image(path: Path) -> _Image:
     with naming(path):
         name = _checked(Listed((_name(path),)))
-    return _Image(path, cast(Listed, name), *picture_size(path))
+    height, width, mode = picture_size(path)
+    if mode not in TAKEN:
+        raise BadImage(f"{path}: has mode {mode}; archives take {', '.join(TAKEN)}")
+    return _Image(path, cast(Listed, name), height, width, mode)
 
 
 def _images(folder: Path) -> Iterator[Path]:

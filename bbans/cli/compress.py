@@ -56,8 +56,9 @@ def compress(
 ) -> None:
     """Compress images, losslessly: photo.png becomes photo.png.bbans.
 
-    Takes PNG, JPEG, WebP, BMP, TIFF, PPM and GIF with grey or RGB pixels of 8 bits per channel; - is standard input.
-    Keeps the pixels; metadata such as EXIF and colour profiles are not kept. With --json, rates are in bits per dim.
+    Takes PNG, JPEG, WebP, BMP, TIFF, PPM and GIF of Pillow's modes 1, L, LA, P, RGB, RGBA and I;16; - is standard
+    input. Keeps the pixels and their mode; metadata such as EXIF and colour profiles are not kept. What the model is
+    not made for, such as drawings, is coded by WebP if that is smaller. With --json, rates are in bits per dim.
 
     \b
     bbans compress photo.png                    writes photo.png.bbans

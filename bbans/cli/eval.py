@@ -140,7 +140,7 @@ class _Evaluation:
         bits: Bits = {}
         if not self.chain:
             with naming(name):
-                report = compress_picture(picture, self.get_model(), want_elbo=True)[1]
+                report = compress_picture(picture, self.get_model(), want_elbo=True, by_model=True)[1]
             bits = _bits(report.elbo, report.net, report.initial, report.total)
         if self.waiting and not _alike(picture, self.waiting[0].picture):
             self._show()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from contextlib import ExitStack
 from typing import BinaryIO
 
@@ -11,7 +12,7 @@ import click
 from bbans.cli import shared
 from bbans.cli.batch import Batch, Task, batch_options
 from bbans.errors import BadFile
-from bbans.image.container import SUFFIX, VERSION, Header
+from bbans.image.container import METHOD_NAMES, NO_MODEL, SUFFIX, Header
 
 
 @click.command()
@@ -24,24 +25,28 @@ def info(batch: Batch) -> None:
 
     def finish(task: Task, read: tuple[Header, int]) -> None:
         header, size = read
+        tiles = len(header.pieces) // len(header.sheets)
+        methods = Counter(METHOD_NAMES[piece.method] for piece in header.pieces)
         record = {
             "input": task.source.name,
             "bytes": size,
-            "version": VERSION,
+            "version": header.version,
             "width": header.width,
             "height": header.height,
             "mode": header.mode,
             "dims": header.dims,
-            "tiles": len(header.tiles),
+            "tiles": tiles,
+            "pieces": dict(methods),
             "model": names.get(header.model_id),
-            "model_id": header.model_id.hex(),
+            "model_id": header.model_id.hex() if header.model_id != NO_MODEL else None,
+            "attributes": {name: len(value) for name, value in header.attributes.items()},
             "total": 8 * size / header.dims,
         }
-        name = record["model"] or f"{record['model_id']} (not found here)"
-        tiles = "1 tile" if len(header.tiles) == 1 else f"{len(header.tiles)} tiles"
+        by = [f"model {record['model'] or str(record['model_id']) + ' (not found here)'}"] if methods["model"] else []
+        by += [f"{name} ({count} of {len(header.pieces)})" for name, count in methods.items() if name != "model"]
         batch.say(
-            f"{task.source.name}: {header.width} x {header.height} {header.mode}, {tiles}, model {name}, "
-            f"{size} bytes, {record['total']:.3f} bits per dim",
+            f"{task.source.name}: {header.width} x {header.height} {header.mode}, {tiles} tile{'s' * (tiles > 1)}, "
+            f"{', '.join(by)}, {size} bytes, {record['total']:.3f} bits per dim",
             record,
         )
 

@@ -1,50 +1,59 @@
-"""The file format, version 0: a header, and the payload of each tile behind it, nothing after.
+"""The file format, version 1: a header, and payloads behind it, nothing after.
 
 Knows bytes, sizes and checksums; refuses to know what a payload holds, or what made it. A header is checked in full,
 against its checksum and against the length of the file, before anything of a size it claims is allocated.
 
     magic         4 bytes  bb 61 6e 73: the first is no ASCII, so that a transfer as text is noticed
-    version       1 byte   0
+    version       1 byte   1
     length        varint   bytes of the fields from here to the header's checksum
-    mode          1 byte   0: L, 1: RGB, with 8 bits for each channel; 2: "1", bilevel
-    model         8 bytes  the id of the model that made the payloads
+    mode          1 byte   of the pixels: see `bbans.image.modes`
     width         varint   pixels
     height        varint   pixels
     tile          varint   side of the square tiles in pixels; 0: the picture is one tile
-    for each tile, row after row:
+    model         8 bytes  the id of the model that made payloads; zeros if none did
+    attributes    varint   bytes of what follows; 0: there are none
+                  bytes    zlib: for each, in order of their names, the name and the value, each behind its length
+    for each tile, row after row, for each of its sheets:
+      method      1 byte   what made the payload: 0 the model, 1 WebP (lossless), 2 nothing: the samples as they are
       size        varint   bytes of the payload
       checksum    4 bytes  xxh32 of the payload: differs when the file is damaged
-      checksum    4 bytes  xxh32 of the pixels [h, w, c]: differs when this machine computes differently
+      checksum    4 bytes  xxh32 of the sheet's samples [h, w, c]: differs when this machine computes differently
     checksum      4 bytes  xxh32 of everything before it
     payloads      one behind the other
 
-Integers are little-endian; varints (`bbans.image.fields`) have no superfluous bytes.
+Integers are little-endian; varints (`bbans.image.fields`) have no superfluous bytes. Version 0, which is read, too, has
+the model before the width, no attributes and no methods, and pictures of one sheet by the model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import xxhash
 
 from bbans.errors import BadFile, TooLarge, UnsupportedVersion
 from bbans.image.fields import HASH_BYTES, MOST_VARINT_BYTES, Reader, read_varint, write_varint
+from bbans.image.modes import MODES
 
 MAGIC = b"\xbbans"
 ARCHIVE_MAGIC = b"\xbbana"
-VERSION = 0
+VERSION = 1
 SUFFIX = ".bbans"
 
-# Codes are part of the format: never renumber.
-MODE_CODES = {"L": 0, "RGB": 1, "1": 2}
-CHANNELS = {"L": 1, "RGB": 3, "1": 1}
+MODEL, WEBP, RAW = METHODS = range(3)  # part of the format: never renumber
+METHOD_NAMES = ("model", "WebP", "raw")
 
 MODEL_ID_BYTES = 8
-_LEAST_TILE_BYTES = 1 + 2 * HASH_BYTES  # what a tile takes in the header at the least
+NO_MODEL = bytes(MODEL_ID_BYTES)
+_LEAST_PIECE_BYTES = 1 + 2 * HASH_BYTES  # what a piece takes in the header at the least, in version 0
+
+MOST_ATTRIBUTES = 1 << 26
+"""Bytes of all attributes: more are refused."""
 
 MAX_PIXELS = 2 * 89_478_485
 """Pictures with more pixels are refused: the size at which Pillow speaks of a decompression bomb."""
@@ -83,50 +92,63 @@ def tile_grid(width: int, height: int, side: int) -> list[tuple[int, int, int, i
 
 
 @dataclass(frozen=True)
-class Tile:
-    """What the header says of a tile: bytes of its payload, and the checksums of payload and pixels."""
+class Piece:
+    """What the header says of a sheet of a tile: bytes of its payload, the checksums of payload and samples, and what
+    made it."""
 
     size: int
     payload_sum: int
-    pixels_sum: int
+    samples_sum: int
+    method: int = MODEL
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the file says before its payloads. `tiles` are in the order of `tile_grid(width, height, tile)`."""
+    """What the file says before its payloads.
+
+    pieces: in the order of `tile_grid(width, height, tile)`, and for each tile of its sheets; attributes: what the file
+    holds besides pixels, such as a palette.
+    """
 
     mode: str
     width: int
     height: int
-    model_id: bytes
     tile: int
-    tiles: tuple[Tile, ...]
-
-    @property
-    def channels(self) -> int:
-        return CHANNELS[self.mode]
+    pieces: tuple[Piece, ...]
+    model_id: bytes = NO_MODEL
+    attributes: Mapping[str, bytes] = field(default_factory=dict)
+    version: int = VERSION
 
     @property
     def dims(self) -> int:
         """Samples of the picture: what bits per dim are divided by."""
-        return self.width * self.height * self.channels
+        return self.width * self.height * MODES[self.mode].channels
+
+    @property
+    def sheets(self) -> tuple[str, ...]:
+        """The modes of each tile's sheets."""
+        return MODES[self.mode].sheets
 
     def pack(self) -> bytes:
         """The header's bytes, magic and checksum included. Raises `TooLarge`, `ValueError`."""
         check_size(self.width, self.height)
-        if len(self.tiles) != tile_count(self.width, self.height, self.tile):
+        if len(self.pieces) != tile_count(self.width, self.height, self.tile) * len(self.sheets):
             raise ValueError("the number of tiles does not fit the size of the picture")
         if len(self.model_id) != MODEL_ID_BYTES:
             raise ValueError(f"a model id has {MODEL_ID_BYTES} bytes")
-        body = bytearray([MODE_CODES[self.mode]])
-        body += self.model_id
+        body = bytearray([MODES[self.mode].code])
+        if not self.version:
+            body += self.model_id
         for number in (self.width, self.height, self.tile):
             body += write_varint(number)
-        for tile in self.tiles:
-            body += write_varint(tile.size)
-            body += tile.payload_sum.to_bytes(HASH_BYTES, "little")
-            body += tile.pixels_sum.to_bytes(HASH_BYTES, "little")
-        head = MAGIC + bytes([VERSION]) + write_varint(len(body)) + body
+        if self.version:
+            attributes = pack_attributes(self.attributes)
+            body += self.model_id + write_varint(len(attributes)) + attributes
+        for piece in self.pieces:
+            body += bytes([piece.method] if self.version else []) + write_varint(piece.size)
+            body += piece.payload_sum.to_bytes(HASH_BYTES, "little")
+            body += piece.samples_sum.to_bytes(HASH_BYTES, "little")
+        head = MAGIC + bytes([self.version]) + write_varint(len(body)) + body
         return head + checksum(head).to_bytes(HASH_BYTES, "little")
 
     @classmethod
@@ -150,31 +172,32 @@ class Header:
         `UnsupportedVersion` and `TooLarge`.
         """
         body, end = _checked_body(data)
+        version = data[len(MAGIC)]
         reader = Reader(body, error=_contradiction)
-        code = reader.byte()
-        model_id = reader.take(MODEL_ID_BYTES)
+        mode = _mode(reader.byte())
+        model_id = NO_MODEL if version else reader.take(MODEL_ID_BYTES)
         width, height, side = reader.varint(), reader.varint(), reader.varint()
-        mode = next((mode for mode, known in MODE_CODES.items() if known == code), None)
-        if mode is None:
-            raise BadFile(f"has a picture mode (code {code}) that this bbans does not know")
         if not width or not height:
             raise _contradiction("the picture has no pixels")
         check_size(width, height)
-        count = tile_count(width, height, side)
-        if count * _LEAST_TILE_BYTES > reader.left():
+        attributes: dict[str, bytes] = {}
+        if version:
+            model_id = reader.take(MODEL_ID_BYTES)
+            attributes = unpack_attributes(reader.take(reader.varint()))
+        count = tile_count(width, height, side) * len(MODES[mode].sheets)
+        if count * _LEAST_PIECE_BYTES > reader.left():
             raise _contradiction("it has fewer tiles than the picture needs")
-        tiles = tuple(Tile(reader.varint(), reader.hash(), reader.hash()) for _ in range(count))
+        pieces = tuple(_piece(reader, version) for _ in range(count))
         if reader.left():
             raise _contradiction("it is longer than its tiles")
-        header = cls(mode, width, height, model_id, side, tiles)
-        if header.pack() != data[:end]:
-            raise _contradiction("a number is badly written")
-        missing = end + sum(tile.size for tile in tiles) - (len(data) if size is None else size)
+        if any(piece.method == MODEL for piece in pieces) != (model_id != NO_MODEL):
+            raise _contradiction("it names a model that made nothing, or none that made something")
+        missing = end + sum(piece.size for piece in pieces) - (len(data) if size is None else size)
         if missing > 0:
             raise BadFile(f"is truncated: {missing} bytes are missing at the end")
         if missing < 0:
             raise BadFile(f"is damaged: {-missing} bytes too many after the end")
-        return header
+        return cls(mode, width, height, side, pieces, model_id, attributes, version)
 
 
 def check_size(width: int, height: int) -> None:
@@ -185,19 +208,70 @@ def check_size(width: int, height: int) -> None:
 
 def join(header: Header, payloads: Sequence[bytes]) -> bytes:
     """The whole file."""
-    assert [len(payload) for payload in payloads] == [tile.size for tile in header.tiles]
+    assert [len(payload) for payload in payloads] == [piece.size for piece in header.pieces]
     return b"".join([header.pack(), *payloads])
 
 
 def payloads(header: Header, data: bytes) -> Iterator[bytes]:
-    """The payload of each tile of the file that `header` was parsed from. Raises `BadFile` at a damaged one."""
-    at = len(header.pack())
-    for number, tile in enumerate(header.tiles, 1):
-        payload = data[at : at + tile.size]
-        if checksum(payload) != tile.payload_sum:
-            raise BadFile(f"is damaged: the checksum of tile {number} of {len(header.tiles)} does not match")
+    """The payload of each piece of the file that `header` was parsed from. Raises `BadFile` at a damaged one."""
+    at = len(data) - sum(piece.size for piece in header.pieces)
+    sheets = len(header.sheets)
+    for number, piece in enumerate(header.pieces):
+        payload = data[at : at + piece.size]
+        if checksum(payload) != piece.payload_sum:
+            tile = f"tile {number // sheets + 1} of {len(header.pieces) // sheets}"
+            raise BadFile(f"is damaged: the checksum of {tile} does not match")
         yield payload
-        at += tile.size
+        at += piece.size
+
+
+def pack_attributes(attributes: Mapping[str, bytes]) -> bytes:
+    """Nothing, or zlib of the records. Raises `TooLarge`."""
+    records = bytearray()
+    for name, value in sorted(attributes.items()):
+        for part in (name.encode(), value):
+            records += write_varint(len(part)) + part
+    if len(records) > MOST_ATTRIBUTES:
+        raise TooLarge(f"has {len(records)} bytes of metadata; bbans takes up to {MOST_ATTRIBUTES}")
+    return zlib.compress(records, 9) if records else b""
+
+
+def unpack_attributes(data: bytes) -> dict[str, bytes]:
+    """The inverse of `pack_attributes`. Raises `BadFile`."""
+    if not data:
+        return {}
+    unpacker = zlib.decompressobj()
+    try:
+        records = unpacker.decompress(data, MOST_ATTRIBUTES)
+    except zlib.error as error:
+        raise _contradiction("its attributes are no zlib") from error
+    if not unpacker.eof or unpacker.unused_data:
+        raise _contradiction("its attributes have another length")
+    reader = Reader(records, error=_contradiction)
+    found: dict[str, bytes] = {}
+    while reader.left():
+        try:
+            name = reader.take(reader.varint()).decode()
+        except UnicodeDecodeError as error:
+            raise _contradiction("the name of an attribute is no text") from error
+        if found and name <= max(found):
+            raise _contradiction("its attributes are in no order")
+        found[name] = reader.take(reader.varint())
+    return found
+
+
+def _mode(code: int) -> str:
+    mode = next((mode for mode, known in MODES.items() if known.code == code), None)
+    if mode is None:
+        raise BadFile(f"has a picture mode (code {code}) that this bbans does not know")
+    return mode
+
+
+def _piece(reader: Reader, version: int) -> Piece:
+    method = reader.byte() if version else MODEL
+    if method not in METHODS:
+        raise BadFile(f"was made by a method (code {method}) that this bbans does not know")
+    return Piece(reader.varint(), reader.hash(), reader.hash(), method)
 
 
 def _checked_body(data: bytes) -> tuple[bytes, int]:

@@ -27,7 +27,8 @@ def write_varint(n: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """(n, where the next thing begins). Raises `BadFile` at the end of the data and beyond 63 bits."""
+    """(n, where the next thing begins). Raises `BadFile` at the end of the data and beyond 63 bits, and at
+    superfluous bytes."""
     n = 0
     for i in range(MOST_VARINT_BYTES):
         if at + i >= len(data):
@@ -35,6 +36,8 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         byte = data[at + i]
         n |= (byte & 127) << (7 * i)
         if byte < 128:
+            if i and not byte:
+                raise BadFile("the file holds a number that is badly written")
             return n, at + i + 1
     raise BadFile("the file holds an impossible number")
 

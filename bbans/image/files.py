@@ -21,8 +21,10 @@ from PIL import Image, TiffImagePlugin
 from PIL.Image import DecompressionBombError
 
 from bbans.errors import BadFile, BadImage, BadOutput, BbansError, TooLarge
-from bbans.image.container import CHANNELS, check_size
-from bbans.image.picture import Picture, Pixels
+from bbans.image.container import check_size
+from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
+from bbans.image.picture import Picture
+from bbans.image.sheets import Pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 """What Pillow is asked to read: formats whose hidden losses are known and looked for in `_check_exact`."""
@@ -33,17 +35,25 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", "
 LOSSLESS_SUFFIXES = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM"}
 """Suffixes of the files that `write_picture` writes, and Pillow's names of their formats."""
 
-SUPPORTED = "supported are L (grey) and RGB, 8 bits per channel, and 1 (bilevel)"
+HOLDS = {
+    "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"},
+    "TIFF": {"1", "L", "RGB", "RGBA", "I;16"},
+    "BMP": {"1", "L", "RGB"},
+    "PPM": {"1", "L", "RGB"},
+}
+"""The modes that come back as they were from files of each format that `write_picture` writes."""
 
-_BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED = 258, 338, 339, 1
+SUPPORTED = "supported are 1, L, LA, P, RGB and RGBA of 8 bits per channel, and I;16 (grey of 16 bits)"
+
+_BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED, _ALPHA = 258, 338, 339, 1, 2
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
 def read_picture(source: str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray[Any, Any]) -> Picture:
-    """A picture from a file, an open file, a Pillow image, or an array uint8 [h, w], [h, w, 1] or [h, w, 3], or bool
-    [h, w], which is mode "1".
+    """A picture from a file, an open file, a Pillow image, or an array: uint8 [h, w] or [h, w, 1 to 4], which is L, LA,
+    RGB or RGBA; uint16 likewise, of 16 bits per channel; or bool [h, w], which is mode "1".
 
     Pixels are taken as stored: an EXIF orientation or a colour profile is not applied. Raises `BadImage` or `TooLarge`;
     the message begins with the path, if there is one.
@@ -68,15 +78,23 @@ def picture_size(path: Path) -> tuple[int, int, str]:
         check_size(*image.size)
         with _pillow_errors():
             _check_exact(image)
-        return image.height, image.width, image.mode
+        return image.height, image.width, _mode_of(image)
 
 
 def to_pillow(picture: Picture) -> Image.Image:
-    """The picture as a Pillow image of its mode."""
+    """The picture as a Pillow image of its mode. Raises `BadOutput` for the modes that Pillow doesn't have."""
     pixels = picture.pixels
     if picture.mode == "1":
         return Image.fromarray(pixels[:, :, 0].astype(bool))
-    return Image.fromarray(pixels[:, :, 0] if picture.mode == "L" else pixels)
+    if MODES[picture.mode].deep and picture.mode != "I;16":
+        raise BadOutput(f"mode {picture.mode} is one that Pillow does not have")
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if picture.mode == "P":
+        image = Image.frombytes("P", image.size, image.tobytes())
+        image.putpalette(picture.attributes[PALETTE])
+        if alpha := picture.attributes.get(PALETTE_ALPHA):
+            image.info["transparency"] = alpha
+    return image
 
 
 def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
@@ -86,10 +104,14 @@ def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
 
 
 def encoded(picture: Picture, suffix: str) -> memoryview:
-    """An image file's bytes, in the lossless format that the suffix names."""
+    """An image file's bytes, in the lossless format that the suffix names. Raises `BadOutput` when it can't hold the
+    picture."""
+    kind = LOSSLESS_SUFFIXES[suffix.lower()]
+    if picture.mode not in HOLDS[kind]:
+        raise BadOutput(f"{kind} files can't hold mode {picture.mode} exactly; PNG can")
     file = io.BytesIO()
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
-    to_pillow(picture).save(file, LOSSLESS_SUFFIXES[suffix.lower()], compress_level=1)
+    to_pillow(picture).save(file, kind, compress_level=1)
     return file.getbuffer()
 
 
@@ -104,11 +126,18 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Picture:
     if pixels.dtype == np.bool_ and pixels.ndim == 2:
         check_size(pixels.shape[1], pixels.shape[0])
         return Picture(pixels[:, :, None].astype(np.uint8), "1")
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))):
-        raise BadImage(f"an array is uint8 [h, w], [h, w, 1] or [h, w, 3], not {pixels.dtype} {list(pixels.shape)}")
-    planes = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    planes = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    known = planes.ndim == 3 and _OF_ARRAYS.get((pixels.dtype.name, planes.shape[2]))
+    if not known:
+        raise BadImage(
+            "an array is uint8 or uint16, [h, w] or [h, w, 1 to 4], or bool [h, w]; "
+            f"not {pixels.dtype} {[*pixels.shape]}"
+        )
     check_size(planes.shape[1], planes.shape[0])
-    return Picture(planes, "RGB" if planes.shape[2] == 3 else "L")
+    return Picture(planes, known)
+
+
+_OF_ARRAYS = {(mode.dtype, mode.channels): name for name, mode in MODES.items() if name not in ("1", "P")}
 
 
 def _from_file(file: BinaryIO) -> Picture:
@@ -137,8 +166,25 @@ def _from_pillow(image: Image.Image) -> Picture:
         _check_exact(image)
         image.load()
         _check_exact(image)
-        pixels: Pixels = np.array(image, dtype=np.uint8)
-    return Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], image.mode)
+        mode = _mode_of(image)
+        pixels: Pixels = np.array(image, dtype=MODES[mode].dtype)
+        attributes = _palette(image) if mode == "P" else {}
+    return Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], mode, attributes)
+
+
+def _mode_of(image: Image.Image) -> str:
+    """Ours: the byte order of 16 bits is of no matter, and no PNG has more (Pillow before 11 says I)."""
+    deep = image.mode in ("I;16L", "I;16B", "I;16N") or (image.mode == "I" and image.format == "PNG")
+    return "I;16" if deep else image.mode
+
+
+def _palette(image: Image.Image) -> dict[str, bytes]:
+    """The attributes of a palette and of the transparency of its colours."""
+    found = {PALETTE: bytes(image.getpalette("RGB") or [])}
+    alpha = image.info.get("transparency", b"")
+    if isinstance(alpha, int):  # the only colour that can't be seen
+        alpha = b"\xff" * alpha + b"\0"
+    return found | ({PALETTE_ALPHA: alpha} if alpha else {})
 
 
 @contextlib.contextmanager
@@ -156,29 +202,25 @@ def _pillow_errors() -> Iterator[None]:
 
 def _check_exact(image: Image.Image) -> None:
     """Raises `BadImage` when the file holds more than the 8-bit pixels that Pillow would give."""
-    if image.mode not in CHANNELS:
-        raise BadImage(f"mode {image.mode} ({_MODES.get(image.mode, 'another kind')}) is not supported; {SUPPORTED}")
+    mode = _mode_of(image)
+    if mode not in MODES:
+        raise BadImage(f"mode {mode} ({_MODES.get(mode, 'another kind')}) is not supported; {SUPPORTED}")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise BadImage(f"has {frames} frames; bbans takes single pictures")
-    if "transparency" in image.info:
+    if "transparency" in image.info and mode != "P":
         raise BadImage(f"mode {image.mode} with a transparent colour is not supported; {SUPPORTED}")
     depth = _bit_depth(image)
-    if depth > 8:
+    if depth > (16 if MODES[mode].deep else 8):
         raise BadImage(f"mode {image.mode} with {depth} bits per channel is not supported; {SUPPORTED}")
 
 
 _MODES = {
-    "P": "palette",
     "PA": "palette with alpha",
-    "LA": "grey with alpha",
-    "La": "grey with alpha",
-    "RGBA": "RGB with alpha",
-    "RGBa": "RGB with alpha",
-    "I;16": "16-bit grey",
-    "I;16B": "16-bit grey",
-    "I;16L": "16-bit grey",
-    "I": "grey of more than 8 bits",
+    "La": "grey with premultiplied alpha",
+    "RGBa": "RGB with premultiplied alpha",
+    "CMYK": "inks",
+    "I": "grey of more than 16 bits, or signed",
     "F": "floating point",
 }
 
@@ -202,7 +244,7 @@ def _bit_depth(image: Image.Image) -> int:
 
 def _tiff_bit_depth(image: TiffImagePlugin.TiffImageFile) -> int:
     tags = image.tag_v2
-    if tags.get(_EXTRA_SAMPLES):
+    if tags.get(_EXTRA_SAMPLES) and (image.mode != "RGBA" or _numbers(tags[_EXTRA_SAMPLES]) != (_ALPHA,)):
         raise BadImage(f"mode {image.mode} with a further channel is not supported; {SUPPORTED}")
     if any(kind != _UNSIGNED for kind in _numbers(tags.get(_SAMPLE_FORMAT, _UNSIGNED))):
         raise BadImage(f"mode {image.mode} with signed or floating-point samples is not supported; {SUPPORTED}")

@@ -92,8 +92,8 @@ def _deep_png(path: Path) -> None:
         (["folder"], "folder: is a directory"),
         (["text.png"], "text.png: is not an image that bbans reads"),
         (["half.png"], "half.png: is damaged"),
-        (["deep.png"], "deep.png: mode RGB with 16 bits per channel is not supported; supported are L (grey) and RGB"),
-        (["alpha.png"], "alpha.png: mode RGBA (RGB with alpha) is not supported; supported are"),
+        (["deep.png"], "deep.png: mode RGB with 16 bits per channel is not supported; supported are 1, L, LA, P, RGB"),
+        (["inks.jpg"], "inks.jpg: mode CMYK (inks) is not supported; supported are"),
         (["photo.png", "-o", "none/x"], "none/x: there is no directory 'none'"),
         (["photo.png", "-m", "unheard-of"], "no model 'unheard-of'"),
         (["new\nline.png"], "new line.png: no such file"),
@@ -103,7 +103,7 @@ def test_bad_inputs(arguments: list[str], words: str, run: Callable, photo: Path
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.png").write_text("text")
     (tmp_path / "half.png").write_bytes(photo.read_bytes()[:80])
-    Image.new("RGBA", (2, 2)).save(tmp_path / "alpha.png")
+    Image.new("CMYK", (2, 2)).save(tmp_path / "inks.jpg")
     _deep_png(tmp_path / "deep.png")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     result = run("compress", *arguments)

@@ -13,14 +13,16 @@ def test_info(run: Callable, photo: Path) -> None:
     assert json.loads(run("info", "--json", "photo.png.bbans").out) == {
         "input": "photo.png.bbans",
         "bytes": size,
-        "version": 0,
+        "version": 1,
         "width": 7,
         "height": 5,
         "mode": "RGB",
         "dims": 105,
         "tiles": 1,
+        "pieces": {"model": 1},
         "model": "fake",
         "model_id": "000166616b656964",
+        "attributes": {},
         "total": 8 * size / 105,
     }
 

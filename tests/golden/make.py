@@ -15,15 +15,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bbans import archive, zoo
+from bbans.image.modes import MODES
 from bbans.image.picture import Picture, compress_picture
 
 HERE = Path(__file__).parent
+VERSIONS = ("v0", "v1")  # of files; models, and archives, whose version is 0, are in the first
 VERSION = HERE / "v0"
+NEWEST = HERE / VERSIONS[-1]
 MODEL = VERSION / "tiny"
 # name of the file, height, width, channels
 PICTURES = (("photo-rgb", 45, 67, 3), ("photo-grey", 40, 64, 1), ("one-pixel", 1, 1, 3), ("column", 19, 1, 1))
 # names of models for pictures of one size, by mode; each writes an archive and a file of one picture
 THUMBNAILS = {"RGB": "tiny-rgb", "1": "tiny-bilevel"}
+# of other modes, and what else they hold: by libraries, whose bytes may change, and by the model
+OTHERS = {
+    "bilevel": ("1", {}),
+    "grey-alpha": ("LA", {}),
+    "rgb-alpha": ("RGBA", {"note": b"kept"}),
+    "palette": ("P", {"palette": bytes(range(96)), "palette-alpha": bytes([0, 128])}),
+    "deep-grey": ("I;16", {}),
+    "deep-rgb-alpha": ("RGBA;16", {}),
+}
 COUNT, HEIGHT, WIDTH = 60, 12, 10  # of the pictures in an archive
 
 
@@ -39,6 +51,17 @@ def stack(mode: str) -> NDArray[Any]:
     """Pictures cut from a large one: uint8 [COUNT, HEIGHT, WIDTH, 3] of mode RGB, bool [COUNT, HEIGHT, WIDTH] of 1."""
     large = picture(COUNT * HEIGHT, WIDTH, 3 if mode == "RGB" else 1).reshape(COUNT, HEIGHT, WIDTH, -1)
     return large[..., 0] > 90 if mode == "1" else large
+
+
+def other(name: str) -> Picture:
+    """One of `OTHERS`, 20 x 30."""
+    mode, attributes = OTHERS[name]
+    kind = MODES[mode]
+    pixels = picture(20, 30, kind.channels).astype(kind.dtype)
+    if kind.deep:
+        pixels = pixels * 251 + pixels[::-1]
+    limit = {"1": 2, "P": 32}.get(mode)
+    return Picture(np.ascontiguousarray(pixels % limit if limit else pixels), mode, attributes)
 
 
 def one(mode: str) -> NDArray[np.uint8]:
@@ -109,15 +132,19 @@ def main() -> None:
             (folder / zoo.FLOAT_WEIGHTS).unlink()
         return zoo.load(folder, device="cpu")
 
-    def write(name: str, pixels: NDArray[np.uint8], mode: str, of: zoo.Model) -> None:
-        file = VERSION / f"{name}.bbans"
+    def write(name: str, source: Picture, of: zoo.Model, *, by_model: bool = True) -> None:
+        NEWEST.mkdir(exist_ok=True)
+        file = NEWEST / f"{name}.bbans"
         if not file.exists():
-            file.write_bytes(compress_picture(Picture(pixels, mode), of)[0])
+            file.write_bytes(compress_picture(source, of, by_model=by_model)[0])
 
     for name, height, width, channels in PICTURES:
-        write(name, picture(height, width, channels), "RGB" if channels == 3 else "L", model(MODEL.name))
+        mode = "RGB" if channels == 3 else "L"
+        write(name, Picture(picture(height, width, channels), mode), model(MODEL.name))
+    for name in OTHERS:
+        write(name, other(name), model(MODEL.name), by_model=False)
     for mode, name in THUMBNAILS.items():
-        write(name, one(mode), mode, model(name))
+        write(name, Picture(one(mode), mode), model(name))
         if not (VERSION / f"{name}.bbansa").exists():
             archived(mode, model(name), VERSION / f"{name}.bbansa")
 

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 
 from bbans.errors import BadFile, BbansError, TooLarge, UnsupportedVersion
 from bbans.image import container
-from bbans.image.container import Header, Tile, checksum
+from bbans.image.container import Header, Piece, checksum
 from bbans.image.fields import write_varint
+from bbans.image.modes import MODES
 
 MODEL = bytes(range(8))
 PAYLOADS = [b"first", b"", b"third tile", b"4"]
 
 
 def header_for(payloads: list[bytes], *, width: int = 30, height: int = 20, tile: int = 16) -> Header:
-    tiles = tuple(Tile(len(p), checksum(p), checksum(p[::-1])) for p in payloads)
-    return Header("RGB", width, height, MODEL, tile, tiles)
+    pieces = tuple(Piece(len(p), checksum(p), checksum(p[::-1])) for p in payloads)
+    return Header("RGB", width, height, tile, pieces, MODEL)
 
 
 def file_of(payloads: list[bytes]) -> bytes:
@@ -31,21 +32,26 @@ def read(data: bytes) -> list[bytes]:
 
 def sealed(body: bytes) -> bytes:
     """A header with any fields and a right checksum, as only malice writes it."""
-    head = container.MAGIC + b"\0" + write_varint(len(body)) + body
+    head = container.MAGIC + b"\1" + write_varint(len(body)) + body
     return head + checksum(head).to_bytes(4, "little")
 
 
 def fields(width: int, height: int, tile: int, *sizes: int, mode: int = 1) -> bytes:
     numbers = b"".join(write_varint(n) for n in (width, height, tile))
-    return bytes([mode]) + MODEL + numbers + b"".join(write_varint(n) + bytes(8) for n in sizes)
+    return bytes([mode]) + numbers + MODEL + b"\0" + b"".join(b"\0" + write_varint(n) + bytes(8) for n in sizes)
 
 
 def test_golden_header() -> None:
     """A change of these bytes is a change of the format."""
-    header = Header("L", 300, 200, MODEL, 0, (Tile(1000, 0x01020304, 0xA0B0C0D0),))
+    header = Header("L", 300, 200, 0, (Piece(1000, 0x01020304, 0xA0B0C0D0),), MODEL)
     assert header.pack().hex(" ") == (
+        "bb 61 6e 73 01 1a 00 ac 02 c8 01 00 00 01 02 03 04 05 06 07 00 00 e8 07 04 03 02 01 d0 c0 b0 a0 b0 71 39 a5"
+    )
+    old = dataclasses.replace(header, version=0)
+    assert old.pack().hex(" ") == (
         "bb 61 6e 73 00 18 00 00 01 02 03 04 05 06 07 ac 02 c8 01 00 e8 07 04 03 02 01 d0 c0 b0 a0 85 85 63 6f"
     )
+    assert Header.parse(old.pack() + bytes(1000)) == old
     assert len(header.pack()) < 40
 
 
@@ -54,18 +60,21 @@ def headers(draw: st.DrawFn) -> Header:
     u32 = st.integers(0, 2**32 - 1)
     side = draw(st.sampled_from([0, 1, 7, 100, 1408]))
     width, height = draw(st.integers(1, 20 * (side or 1000))), draw(st.integers(1, 5 * (side or 1000)))
-    count = container.tile_count(width, height, side)
-    tiles = tuple(draw(st.lists(st.builds(Tile, st.integers(0, 9), u32, u32), min_size=count, max_size=count)))
-    return Header(
-        draw(st.sampled_from(["L", "RGB"])), width, height, draw(st.binary(min_size=8, max_size=8)), side, tiles
-    )
+    mode = draw(st.sampled_from([*MODES]))
+    count = container.tile_count(width, height, side) * len(MODES[mode].sheets)
+    piece = st.builds(Piece, st.integers(0, 9), u32, u32, st.sampled_from(container.METHODS))
+    pieces = tuple(draw(st.lists(piece, min_size=count, max_size=count)))
+    modelled = any(piece.method == container.MODEL for piece in pieces)
+    model = draw(st.binary(min_size=8, max_size=8).filter(any)) if modelled else container.NO_MODEL
+    attributes = draw(st.dictionaries(st.text(max_size=9), st.binary(max_size=40), max_size=3))
+    return Header(mode, width, height, side, pieces, model, attributes)
 
 
 @given(headers())
 def test_round_trip(header: Header) -> None:
-    data = header.pack() + bytes(sum(tile.size for tile in header.tiles))
+    data = header.pack() + bytes(sum(piece.size for piece in header.pieces))
     assert Header.parse(data) == Header.read(io.BytesIO(data)) == header
-    assert header.dims == header.width * header.height * (1 if header.mode == "L" else 3)
+    assert header.dims == header.width * header.height * MODES[header.mode].channels
 
 
 def test_payloads_round_trip() -> None:
@@ -135,7 +144,7 @@ def test_messages_tell_the_causes_apart() -> None:
 
 def test_newer_version_asks_for_a_newer_bbans() -> None:
     data = bytearray(file_of(PAYLOADS))
-    data[4] = 1
+    data[4] = container.VERSION + 1
     with pytest.raises(UnsupportedVersion, match="needs a newer bbans"):
         Header.parse(bytes(data))
 
@@ -148,10 +157,10 @@ def test_newer_version_asks_for_a_newer_bbans() -> None:
         (fields(30, 20, 16, 0, 0, 0, 0, 0), "longer than its tiles"),
         (fields(10**8, 1, 1), "fewer tiles"),  # and no list of 10^8 tiles on the way
         (fields(0, 5, 0, 0), "no pixels"),
-        (fields(1, 1, 0, 0, mode=9), "mode"),
+        (fields(1, 1, 0, 0, mode=10), "mode"),
         (fields(1, 1, 0, 2**60), "truncated"),
-        (bytes([1]) + MODEL + b"\x81\x00\x01\x00\x00" + bytes(8), "badly written"),
-        (bytes([1]) + MODEL + b"\xff" * 20, "impossible"),
+        (bytes([1]) + b"\x81\x00\x01\x00" + MODEL + bytes(11), "badly written"),
+        (bytes([1]) + b"\xff" * 20, "impossible"),
         (b"", "too short"),
     ],
 )
@@ -163,7 +172,7 @@ def test_claims_are_checked(body: bytes, words: str) -> None:
 def test_absurd_sizes_are_refused() -> None:
     with pytest.raises(TooLarge, match="up to"):
         Header.parse(sealed(fields(2**31, 2**31, 0, 0)))
-    header = Header("L", 20_000, 20_000, MODEL, 0, (Tile(0, checksum(b""), 0),))
+    header = Header("L", 20_000, 20_000, 0, (Piece(0, checksum(b""), 0),), MODEL)
     with pytest.raises(TooLarge):
         header.pack()
 

@@ -48,7 +48,7 @@ def test_round_trip(
     out = decode(data)
     assert out.mode == picture.mode
     np.testing.assert_array_equal(out.pixels, picture.pixels)
-    tiles = container.Header.parse(data).tiles
+    tiles = container.Header.parse(data).pieces
     assert len(tiles) == (1 if shape[0] * shape[1] <= 100 else -(-shape[0] // 16) * -(-shape[1] // 16))
 
 
