@@ -72,15 +72,17 @@ def compress(
     *,
     model: Model | str | Path | None = None,
     effort: int = 5,
+    strip: bool = False,
     device: Device = "auto",
     threads: int | None = None,
 ) -> bytes:
-    """The bytes of a .bbans file that holds the pixels of `image` exactly, and nothing but the pixels.
+    """The bytes of a .bbans file that holds the pixels of `image` exactly, and its metadata.
 
     image: a Pillow image of mode 1, L, LA, P, RGB, RGBA or I;16, or an array [h, w] or [h, w, 1 to 4] of uint8 or
     uint16, or [h, w] of bool.
     model: a name, a folder, or what `bbans.zoo.load` returned; None is the default model, `photo`.
     effort: 1 to 9; above 5, networks are tuned to the picture, which takes from seconds to minutes.
+    strip: leave metadata out: colour profile, EXIF, XMP, resolution, texts and the like.
     device, threads: where the networks run; the bytes don't depend on it. A loaded model is kept for the next call.
 
     Raises `BadImage`, `TooLarge`, `ModelMissing`.
@@ -90,7 +92,7 @@ def compress(
 
     if isinstance(image, (str, bytes, os.PathLike)):
         raise TypeError("compress takes an image or an array, not its path: PIL.Image.open reads it")
-    picture = read_picture(image)
+    picture = read_picture(image, strip=strip)
     if model is None or isinstance(model, (str, os.PathLike)):
         from bbans.zoo import load
 

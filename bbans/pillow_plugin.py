@@ -11,11 +11,12 @@ from typing import IO, Any
 from PIL import Image, ImageFile, ImagePalette
 
 from bbans.errors import BadImage
+from bbans.image import metadata
 from bbans.image.container import MAGIC, SUFFIX, Header
 from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
 
 FORMAT = "BBANS"
-OPTIONS = ("model", "effort", "device", "threads")
+OPTIONS = ("model", "effort", "strip", "device", "threads")
 
 
 class BbansImageFile(ImageFile.ImageFile):
@@ -32,6 +33,8 @@ class BbansImageFile(ImageFile.ImageFile):
             raise BadImage(f"has mode {header.mode}, which Pillow does not have; bbans.bbans_decode takes it")
         self._size = header.width, header.height
         self._mode = header.mode
+        self.info.update(metadata.as_info(header.attributes))
+        self.text = metadata.texts(header.attributes)
         if header.mode == "P":
             self.palette = ImagePalette.raw("RGB", header.attributes.get(PALETTE, b""))
             if alpha := header.attributes.get(PALETTE_ALPHA):

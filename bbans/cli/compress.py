@@ -41,6 +41,7 @@ def _suffixes() -> set[str]:
     show_default=True,
     help="Decode each file and compare the pixels before it is written.",
 )
+@click.option("--strip", is_flag=True, help="Leave metadata out: colour profile, EXIF, XMP, resolution, texts ...")
 @click.option("-v", "--verbose", is_flag=True, help="Tell where the bits went.")
 @jobs_option
 @shared.device_options
@@ -49,6 +50,7 @@ def compress(
     model: str | None,
     effort: int,
     verify: bool,
+    strip: bool,
     verbose: bool,
     jobs: int,
     device: str,
@@ -57,8 +59,8 @@ def compress(
     """Compress images, losslessly: photo.png becomes photo.png.bbans.
 
     Takes PNG, JPEG, WebP, BMP, TIFF, PPM and GIF of Pillow's modes 1, L, LA, P, RGB, RGBA and I;16; - is standard
-    input. Keeps the pixels and their mode; metadata such as EXIF and colour profiles are not kept. What the model is
-    not made for, such as drawings, is coded by WebP if that is smaller. With --json, rates are in bits per dim.
+    input. Keeps the pixels, their mode and metadata. What the model is not made for, such as drawings, is coded by WebP
+    if that is smaller. With --json, rates are in bits per dim.
 
     \b
     bbans compress photo.png                    writes photo.png.bbans
@@ -68,7 +70,7 @@ def compress(
     if batch.remove and not verify:
         raise click.UsageError("--rm removes only what was verified; --no-verify forbids it")
     load = shared.ModelLoader(model, device, threads_each(threads, jobs))
-    work = functools.partial(_compressed, load, effort, verify, verbose or batch.as_json)
+    work = functools.partial(_compressed, load, effort, verify, strip, verbose or batch.as_json)
 
     def finish(task: Task, made: _Made) -> None:
         batch.write(task, made.data)
@@ -110,16 +112,16 @@ class _Made:
     seconds: float
 
 
-def _compressed(load: shared.ModelLoader, effort: int, verify: bool, want_elbo: bool, task: Task) -> _Made:
+def _compressed(load: shared.ModelLoader, effort: int, verify: bool, strip: bool, want_elbo: bool, task: Task) -> _Made:
     from bbans.image.files import naming, read_picture
     from bbans.image.picture import compress_picture, verify_picture
 
     source = task.source
     if source.path is not None:
-        picture = read_picture(source.path)
+        picture = read_picture(source.path, strip=strip)
     else:
         with naming(source.name):
-            picture = read_picture(io.BytesIO(source.data or b""))
+            picture = read_picture(io.BytesIO(source.data or b""), strip=strip)
     vae = load()
     begin = time.perf_counter()
     with naming(source.name):

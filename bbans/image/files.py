@@ -21,6 +21,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.Image import DecompressionBombError
 
 from bbans.errors import BadFile, BadImage, BadOutput, BbansError, TooLarge
+from bbans.image import metadata
 from bbans.image.container import check_size
 from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
 from bbans.image.picture import Picture
@@ -51,22 +52,25 @@ _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED, _ALPHA = 258, 338, 
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def read_picture(source: str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray[Any, Any]) -> Picture:
+def read_picture(
+    source: str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray[Any, Any], *, strip: bool = False
+) -> Picture:
     """A picture from a file, an open file, a Pillow image, or an array: uint8 [h, w] or [h, w, 1 to 4], which is L, LA,
     RGB or RGBA; uint16 likewise, of 16 bits per channel; or bool [h, w], which is mode "1".
 
-    Pixels are taken as stored: an EXIF orientation or a colour profile is not applied. Raises `BadImage` or `TooLarge`;
+    Pixels are taken as stored: an EXIF orientation or a colour profile is not applied, but kept with other metadata
+    (`bbans.image.metadata`), unless they are to be stripped. Raises `BadImage` or `TooLarge`;
     the message begins with the path, if there is one.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _from_pillow(source)
+        return _from_pillow(source, strip)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with naming(path), open_regular(path, BadImage) as file:
-            return _from_file(file)
-    return _from_file(source)
+            return _from_file(file, strip)
+    return _from_file(source, strip)
 
 
 def picture_size(path: Path) -> tuple[int, int, str]:
@@ -83,17 +87,17 @@ def picture_size(path: Path) -> tuple[int, int, str]:
 
 def to_pillow(picture: Picture) -> Image.Image:
     """The picture as a Pillow image of its mode. Raises `BadOutput` for the modes that Pillow doesn't have."""
-    pixels = picture.pixels
-    if picture.mode == "1":
-        return Image.fromarray(pixels[:, :, 0].astype(bool))
+    pixels, attributes = picture.pixels, picture.attributes
     if MODES[picture.mode].deep and picture.mode != "I;16":
         raise BadOutput(f"mode {picture.mode} is one that Pillow does not have")
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    planes = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    image = Image.fromarray(planes.astype(bool) if picture.mode == "1" else planes)
     if picture.mode == "P":
         image = Image.frombytes("P", image.size, image.tobytes())
-        image.putpalette(picture.attributes[PALETTE])
-        if alpha := picture.attributes.get(PALETTE_ALPHA):
-            image.info["transparency"] = alpha
+        image.putpalette(attributes[PALETTE])
+    image.info.update(metadata.as_info(attributes))
+    if alpha := attributes.get(PALETTE_ALPHA):
+        image.info["transparency"] = alpha
     return image
 
 
@@ -111,7 +115,7 @@ def encoded(picture: Picture, suffix: str) -> memoryview:
         raise BadOutput(f"{kind} files can't hold mode {picture.mode} exactly; PNG can")
     file = io.BytesIO()
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
-    to_pillow(picture).save(file, kind, compress_level=1)
+    to_pillow(picture).save(file, kind, compress_level=1, **metadata.save_options(kind, picture.attributes))
     return file.getbuffer()
 
 
@@ -140,9 +144,9 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Picture:
 _OF_ARRAYS = {(mode.dtype, mode.channels): name for name, mode in MODES.items() if name not in ("1", "P")}
 
 
-def _from_file(file: BinaryIO) -> Picture:
+def _from_file(file: BinaryIO, strip: bool) -> Picture:
     with _opened(file) as image:
-        return _from_pillow(image)
+        return _from_pillow(image, strip)
 
 
 @contextlib.contextmanager
@@ -160,7 +164,7 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
             yield image
 
 
-def _from_pillow(image: Image.Image) -> Picture:
+def _from_pillow(image: Image.Image, strip: bool) -> Picture:
     check_size(*image.size)
     with _pillow_errors():
         _check_exact(image)
@@ -168,7 +172,11 @@ def _from_pillow(image: Image.Image) -> Picture:
         _check_exact(image)
         mode = _mode_of(image)
         pixels: Pixels = np.array(image, dtype=MODES[mode].dtype)
-        attributes = _palette(image) if mode == "P" else {}
+        attributes = {} if strip else metadata.taken_from(image)
+        if mode == "P":
+            attributes |= _palette(image)
+        elif strip and "transparency" in image.info:  # which says what the pixels look like
+            attributes["transparent"] = metadata.taken_from(image)["transparent"]
     return Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], mode, attributes)
 
 
@@ -208,8 +216,6 @@ def _check_exact(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise BadImage(f"has {frames} frames; bbans takes single pictures")
-    if "transparency" in image.info and mode != "P":
-        raise BadImage(f"mode {image.mode} with a transparent colour is not supported; {SUPPORTED}")
     depth = _bit_depth(image)
     if depth > (16 if MODES[mode].deep else 8):
         raise BadImage(f"mode {image.mode} with {depth} bits per channel is not supported; {SUPPORTED}")

@@ -169,8 +169,6 @@ SMALL = Image.new("RGB", (2, 2))
         (png(1, 1, 16, 2, b"\0" + bytes(6)), "16 bits per channel"),
         (png(1, 1, 16, 6, b"\0" + bytes(8)), "RGBA"),
         (png(1, 1, 16, 4, b"\0" + bytes(4)), "16 bits per channel"),
-        (png(1, 1, 8, 0, b"\0\0", ((b"tRNS", b"\0\5"),)), "transparent"),
-        (png(1, 1, 8, 2, b"\0" + bytes(3), ((b"tRNS", bytes(6)),)), "transparent"),
         (saved(SMALL.convert("CMYK"), "JPEG"), "CMYK"),
         (tiff((16, 16, 16), [bytes(24)]), "16 bits per channel"),
         (tiff((16, 16, 16), [bytes(8)] * 3, planar=2), "16 bits per channel"),

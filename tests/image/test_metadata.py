@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, PngImagePlugin
+
+import bbans
+from bbans.image import metadata
+from bbans.image.files import encoded, read_picture, to_pillow, write_picture
+from bbans.image.picture import Picture
+
+pytestmark = pytest.mark.usefixtures("fake_codec", "fake_zoo")
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>\xc3\xa9</x:xmpmeta>"
+
+
+def exif() -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112], made[0x010F] = 6, "A maker"
+    return made
+
+
+def full_png(mode: str = "RGB", *, icc: bool = True, **more: Any) -> bytes:
+    """With everything that a PNG can say; that is either a colour profile or that it is sRGB."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"gAMA", struct.pack(">I", 45455))
+    info.add(b"sRGB", b"\2")
+    more |= {"icc_profile": ICC} if icc else {}
+    info.add(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))
+    info.add_text("Title", "caf\xe9")
+    info.add_text("Comment", "long " * 300, zip=True)
+    info.add_itxt("Author", "\u0141ukasz", "pl", "Autor")
+    info.add_itxt(metadata.XMP_KEY, XMP.decode())
+    file = io.BytesIO()
+    image = Image.new(mode, (3, 2), 1)
+    image.save(file, "PNG", pnginfo=info, exif=exif(), dpi=(300, 72), **more)
+    return file.getvalue()
+
+
+def chunks(png: bytes) -> dict[bytes, bytes]:
+    """By their kinds, but for pixels and texts."""
+    found, at = {}, 8
+    while at < len(png):
+        size, kind = struct.unpack_from(">I4s", png, at)
+        found[kind] = png[at + 8 : at + 8 + size]
+        at += 12 + size
+    return {kind: data for kind, data in found.items() if kind not in (b"IDAT", b"zTXt", b"tEXt", b"iTXt", b"iCCP")}
+
+
+def through(data: bytes) -> bytes:
+    """A PNG compressed and decompressed."""
+    packed = bbans.compress(Image.open(io.BytesIO(data)))
+    from bbans.image.picture import decompress_picture
+    from tests.conftest import FakeModel
+
+    return bytes(encoded(decompress_picture(packed, lambda _: FakeModel()), ".png"))
+
+
+@pytest.mark.parametrize("icc", [True, False])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_png_keeps_everything(mode: str, icc: bool) -> None:
+    before = full_png(mode, icc=icc)
+    after = through(before)
+    assert chunks(after) == chunks(before)
+    one, other = (Image.open(io.BytesIO(data)) for data in (before, after))
+    one.load()
+    other.load()
+    assert other.text == one.text and other.text["Author"].lang == "pl" and other.text["Author"].tkey == "Autor"
+    assert other.info.get("icc_profile") == (ICC if icc else None) and other.mode == mode
+    kept = read_picture(io.BytesIO(after)).attributes
+    assert kept == read_picture(io.BytesIO(before)).attributes
+    assert {"icc" if icc else "srgb", "exif", "xmp", "dpi", "gamma", "chromaticity", "text/Title"} <= set(kept)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 1), ("RGB", (1, 0, 0)), ("1", 1)])
+def test_transparent_colours(mode: str, colour: Any) -> None:
+    before = full_png(mode, transparency=colour)
+    assert b"tRNS" in chunks(before) and chunks(through(before)) == chunks(before)
+    stripped = read_picture(io.BytesIO(before), strip=True)
+    assert set(stripped.attributes) == {"transparent"}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_of_other_formats(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, kind, icc_profile=ICC, exif=exif(), xmp=XMP, lossless=True)
+    kept = to_pillow(read_picture(file))
+    assert kept.info["icc_profile"] == ICC and kept.info["xmp"] == XMP
+    assert Image.open(io.BytesIO(bytes(encoded(read_picture(file), ".png")))).getexif()[0x010F] == "A maker"
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".ppm"])
+def test_formats_that_hold_less(suffix: str, tmp_path: Path) -> None:
+    picture = read_picture(io.BytesIO(full_png()))
+    write_picture(picture, tmp_path / f"x{suffix}")
+    again = read_picture(tmp_path / f"x{suffix}")
+    assert (again.pixels == picture.pixels).all()
+    if suffix == ".tiff":
+        assert again.attributes["icc"] == ICC
+
+
+def test_strip() -> None:
+    image = Image.open(io.BytesIO(full_png()))
+    assert not read_picture(image, strip=True).attributes
+    assert len(bbans.compress(image, strip=True)) < len(bbans.compress(image)) - 100
+
+
+def test_the_plugin_tells_them_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.open(io.BytesIO(full_png("P"))).save(tmp_path / "x.bbans")
+    monkeypatch.setattr(bbans, "decompress", None)
+    with bbans.open(tmp_path / "x.bbans") as image:
+        assert image.info["icc_profile"] == ICC and image.text["Title"] == "caf\xe9"
+        assert image.info["dpi"] == Image.open(io.BytesIO(full_png())).info["dpi"]
+
+
+def test_numbers_that_are_none_are_left_out() -> None:
+    assert metadata.as_info({"dpi": b"x y", "gamma": b"", "srgb": b"1e", "icc": b"profile"}) == {
+        "icc_profile": b"profile"
+    }
+    image = Image.new("L", (1, 1))
+    image.info["dpi"] = "many"
+    assert metadata.taken_from(image) == {}
+
+
+NAMES = st.sampled_from(
+    ["icc", "exif", "xmp", *metadata._COUNTS, "comment", "text/", "text/A", "text/\u0141", "text/\0", "x"]
+)
+NUMBERS = st.lists(st.integers() | st.floats(), max_size=9).map(lambda numbers: " ".join(map(repr, numbers)).encode())
+
+
+@given(st.dictionaries(NAMES, st.binary(max_size=30) | NUMBERS | st.just(b"i\0\0\xff"), max_size=6))
+def test_whatever_attributes_say_pictures_are_written(attributes: dict[str, bytes]) -> None:
+    picture = Picture(np.zeros((2, 3, 1), np.uint8), "L", attributes)
+    to_pillow(picture)
+    for suffix in (".png", ".tiff", ".bmp", ".ppm"):
+        assert Image.open(io.BytesIO(bytes(encoded(picture, suffix)))).size == (3, 2)
