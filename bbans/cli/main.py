@@ -17,6 +17,7 @@ from bbans.cli.archive import archive
 from bbans.cli.compress import compress
 from bbans.cli.decompress import decompress, test
 from bbans.cli.eval import evaluate
+from bbans.cli.heatmap import heatmap
 from bbans.cli.info import info, models
 from bbans.cli.shared import Stop, complain, explain
 from bbans.cli.train import train
@@ -32,7 +33,7 @@ def cli(debug: bool) -> None:
     keep_large_buffers()
 
 
-for _command in (compress, decompress, info, test, archive, models, evaluate, train):
+for _command in (compress, decompress, info, test, heatmap, archive, models, evaluate, train):
     cli.add_command(_command)
 
 

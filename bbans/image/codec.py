@@ -37,7 +37,7 @@ from bbans.image.families import pictures_codec
 from bbans.image.fields import read_varint, write_varint
 from bbans.image.fitting import FEW_STEPS, MANY_STEPS, Fits
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
-from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand
+from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand, Watch
 from bbans.vae import lattice
 from bbans.vae.families import picture_planes, sampling
 from bbans.vae.photo import PhotoVAE
@@ -120,6 +120,7 @@ def _encoded(
     want_elbo: bool,
     steps: int,
     tuned_by: list[NDArray[np.int64]] | None = None,
+    watch: Watch | None = None,
 ) -> list[tuple[bytes, TileStats]]:
     """Tiles of a `photo` model, all tuned alike. Raises `BadModel`."""
     network = cast(PhotoVAE, model.network)
@@ -133,7 +134,7 @@ def _encoded(
     ]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
     with arithmetic():
-        codec = pictures_codec(network, model.tables, _shape(pixels), _fits(model, steps))
+        codec = pictures_codec(network, model.tables, _shape(pixels), _fits(model, steps), watch)
         codec.push(tiles, _planes(model, pixels))
     results = []
     for tile, schedule, bits in zip(tiles, schedules, before, strict=True):
@@ -145,6 +146,18 @@ def _encoded(
         head += b"".join(write_varint(n) for n in schedule.counts)
         results.append(_finish(head, tile, bits, dims))
     return results
+
+
+def watch_tile(model: Model, pixels: NDArray[np.uint8], watch: Watch) -> None:
+    """Encode one tile [height, width, 1 or 3] for what there is to see. Raises `BadImage`."""
+    pixels = pixels[None]
+    if not isinstance(model.network, ThumbnailVAE):
+        _encoded(model, pixels, want_elbo=False, steps=FEW_STEPS, watch=watch)
+        return
+    with arithmetic():
+        strand = Strand(Message.empty(first_lanes(pixels.size), seed=PADDING_SEED), 0, None, None)
+        codec = pictures_codec(model.network, model.tables, _shape(pixels), watch=watch)
+        _pushed(codec, strand, _planes(model, pixels), 1)
 
 
 def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: int, channels: int) -> NDArray[np.uint8]:

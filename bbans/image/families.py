@@ -12,7 +12,7 @@ from torch import Tensor
 from bbans.bitsback import bits_back, top_down
 from bbans.codecs.core import Codec, dependent
 from bbans.image.fitting import Fits
-from bbans.image.planes import Latents, Layer, LevelCodec, Planes, Size, Strands, of_phases
+from bbans.image.planes import TOP, Latents, Layer, LevelCodec, Planes, Size, Strands, Watch, of_phases
 from bbans.vae import lattice
 from bbans.vae.families import Network
 from bbans.vae.objectives import level_count
@@ -23,22 +23,30 @@ from bbans.zoo import Tables
 
 
 def pictures_codec(
-    network: Network, tables: Tables, shape: tuple[int, int, int, int], fits: Fits | None = None
+    network: Network,
+    tables: Tables,
+    shape: tuple[int, int, int, int],
+    fits: Fits | None = None,
+    watch: Watch | None = None,
 ) -> Codec:
     """The codec, on strands, of pictures [n, samples, height, width] (`lattice.planes`); shape: (n, height, width,
-    channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`."""
+    channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`; watch: what is told the bits of
+    pixels."""
     count, height, width, channels = shape
     size = (height, width)
     if isinstance(network, ThumbnailVAE):
-        return _Thumbnail(network, tables, count).pictures()
-    return _Photo(network, tables, channels, fits).pictures(size)
+        return _Thumbnail(network, tables, count, watch).pictures()
+    return _Photo(network, tables, channels, fits, watch).pictures(size)
 
 
 class _Photo:
     """p(C) p(D, B, E | C), and so on down to a picture of 2x2 pixels."""
 
-    def __init__(self, network: PhotoVAE, tables: Tables, channels: int, fits: Fits | None) -> None:
-        self.net, self.tables, self.planes = network, tables, Planes(tables, SAMPLES, channels, fits=fits)
+    def __init__(
+        self, network: PhotoVAE, tables: Tables, channels: int, fits: Fits | None, watch: Watch | None
+    ) -> None:
+        self.net, self.tables = network, tables
+        self.planes = Planes(tables, SAMPLES, channels, fits=fits, watch=watch)
 
     def pictures(self, size: Size, depth: int = 0) -> Codec:
         """Of a level's pictures; depth: of the level, 0 is the finest."""
@@ -79,10 +87,10 @@ class _Thumbnail:
     as the model has: two, one or none.
     """
 
-    def __init__(self, network: ThumbnailVAE, tables: Tables, count: int) -> None:
+    def __init__(self, network: ThumbnailVAE, tables: Tables, count: int, watch: Watch | None) -> None:
         config = network.config
         self.net, self.size, self.count = network, (config.height, config.width), count
-        self.planes = Planes(tables, config.samples, config.samples, bilevel=config.depth == 1)
+        self.planes = Planes(tables, config.samples, config.samples, bilevel=config.depth == 1, watch=watch)
         whole, local = config.latents
         self.whole = Layer(tables, whole, (1, 1)) if whole else None
         self.local = Layer(tables, local, config.top_size) if local else None
@@ -118,7 +126,7 @@ class _Thumbnail:
         size = self._size(level)
         if level == config.levels:
             middle = lattice.middle(h.new_zeros((len(h), config.samples, *size)))
-            return self.planes.phase(net.head_top, h, middle, size)
+            return self.planes.phase(net.head_top, h, middle, size, place=(level, TOP))
 
         def phases(c: Tensor) -> Codec:
             nets = self._level(c, level)

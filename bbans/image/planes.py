@@ -37,6 +37,9 @@ LATENT_SHARE = 0.9  # of the bits on the message that popping latents may need
 PRIOR_INDEX = SCALE_OF_ONE + PER_OCTAVE * (PRIOR_SCALE.bit_length() - 1)  # of the table whose scale is the prior's
 
 Size = tuple[int, int]
+TOP = "top"  # in the place of a phase: a coarsest picture that is coded whole
+Watch = Callable[[int, str, NDArray[np.float64]], None]
+"""Is given the depth of a level, a phase, and the bits [n, rows, columns] of one of its channels, when it is pushed."""
 Strands = Any  # Sequence[Strand]; combinators take it for a Message
 
 
@@ -149,10 +152,17 @@ class Planes:
     bilevel: a sample is 0 or 255."""
 
     def __init__(
-        self, tables: Tables, samples: int, channels: int, *, bilevel: bool = False, fits: Fits | None = None
+        self,
+        tables: Tables,
+        samples: int,
+        channels: int,
+        *,
+        bilevel: bool = False,
+        fits: Fits | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.tables, self.samples, self.channels, self.bilevel = tables, samples, channels, bilevel
-        self.fits = fits or Fits()
+        self.fits, self.watch = fits or Fits(), watch
 
     def phase(
         self,
@@ -163,11 +173,12 @@ class Planes:
         *,
         grows: bool = False,
         fits: Sequence[Fit] = (),
+        place: tuple[int, str] | None = None,
     ) -> Codec:
         """The channels of one phase, one after another; symbols are tensors [n, samples, *size].
 
         prediction: four times what the means are relative to; grows: with the strands' schedules of lanes; fits: of
-        each channel, if last layers are fitted.
+        each channel, if last layers are fitted; place: the depth and the phase that who watches is told.
         """
         rows, columns = size
         prediction = prediction[..., :rows, :columns]
@@ -186,7 +197,8 @@ class Planes:
                 row = self.channels - 1 - channel if grows else None
 
                 def plane(params: Tensor) -> Codec:
-                    return self._plane(self._likelihood(params, prediction[:, channel], channel), size, params, row)
+                    likelihood = self._likelihood(params, prediction[:, channel], channel)
+                    return self._plane(likelihood, size, params, row, place)
 
                 if not fits:
                     return plane(head.out[channel](inside))
@@ -294,13 +306,22 @@ class Planes:
             *lattice.RANGES[channel],
         )
 
-    def _plane(self, likelihood: Mixture | Bernoullis, size: Size, like: Tensor, grows: int | None) -> Codec:
+    def _plane(
+        self,
+        likelihood: Mixture | Bernoullis,
+        size: Size,
+        like: Tensor,
+        grows: int | None,
+        place: tuple[int, str] | None,
+    ) -> Codec:
         """One channel of all pictures. `grows`: the index, in the order of pushing, of a row that makes lanes grow."""
         count = size[0] * size[1]
         step = 255 if self.bilevel else 1  # between symbols that follow one another
 
         def push(strands: Sequence[Strand], x: Tensor) -> None:
             symbols = x.to(torch.int32).cpu().numpy().ravel() // step
+            if self.watch and place:
+                self.watch(*place, -likelihood.log2_prob(symbols).reshape(-1, *size))
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
                 mine = likelihood[part]
                 if grows is None or strand.schedule is None or isinstance(mine, Bernoullis):
@@ -359,7 +380,8 @@ class LevelCodec:
 
     def _phase(self, phase: str, features: Tensor, prediction: Tensor, size: Size, *, grows: bool = False) -> Codec:
         fits = self.planes.fits.phase(self.depth, phase, size[0] * size[1])
-        return self.planes.phase(self.nets.head(phase), features, prediction, size, grows=grows, fits=fits)
+        head, place = self.nets.head(phase), (self.depth, phase)
+        return self.planes.phase(head, features, prediction, size, grows=grows, fits=fits, place=place)
 
 
 def of_phases(phases: Codec, size: Size) -> Codec:
