@@ -92,7 +92,8 @@ def batch_options(*, suffixes: Callable[[], Iterable[str]], writes: bool) -> Cal
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def wrapped(**given: Any) -> Any:
-            return command(batch=Batch(suffixes=suffixes, **{name: given.pop(name) for name in names}), **given)
+            batch = Batch(suffixes=suffixes, writes=writes, **{name: given.pop(name) for name in names})
+            return command(batch=batch, **given)
 
         for option in reversed(options):
             wrapped = option(wrapped)
@@ -109,6 +110,7 @@ class Batch:
         inputs: tuple[Path, ...],
         *,
         suffixes: Callable[[], Iterable[str]],
+        writes: bool,
         recursive: bool = False,
         quiet: bool = False,
         as_json: bool = False,
@@ -127,11 +129,14 @@ class Batch:
         self.inputs, self.recursive = inputs, recursive
         self.suffixes = suffixes
         self.quiet, self.as_json, self.force, self.remove = quiet, as_json, force, remove
-        self.to_stream = str(output) == STREAM or (inputs == (Path(STREAM),) and output is None and output_dir is None)
+        from_stream_only = inputs == (Path(STREAM),) and output is None and output_dir is None
+        self.to_stream = writes and (str(output) == STREAM or from_stream_only)
         self.output = output_dir if output_dir is not None else None if self.to_stream else output
         self.into_directory = output_dir is not None or (self.output is not None and self.output.is_dir())
         self.makes_directories = output_dir is not None
         several = len(inputs) > 1 or (recursive and any(path.is_dir() for path in inputs))
+        if self.to_stream and remove:
+            raise click.UsageError("--rm removes nothing whose output went to standard output")
         if several and self.to_stream:
             raise click.UsageError("standard output takes the output of one input only")
         if several and self.output is not None and not self.into_directory:

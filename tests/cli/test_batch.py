@@ -108,6 +108,16 @@ def test_streams_and_files(run: Callable, stream: Callable, photo: Path) -> None
     assert Path("x").read_bytes() == packed
 
 
+@pytest.mark.parametrize("command", ["info", "test"])
+def test_what_is_said_of_standard_input(
+    command: str, run: Callable, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("compress", "photo.png").code == 0
+    monkeypatch.setattr(sys, "stdin", Stream(Path("photo.png.bbans").read_bytes()))
+    result = run(command, "-")
+    assert (result.code, result.err) == (0, "") and result.out.startswith("standard input: ")
+
+
 def test_nothing_binary_goes_to_a_terminal(run: Callable, stream: Callable, photo: Path) -> None:
     said = stream(run, "compress", "photo.png", "-o", "-", terminal=True, code=1)
     assert said == b"bbans: standard output is a terminal, which shows no such bytes; -o names a file\n"
@@ -129,6 +139,7 @@ def test_errors_name_standard_input(run: Callable, stream: Callable) -> None:
         ["-r", ".", "-o", "file"],
         ["a.png", "-o", "x", "--output-dir", "y"],
         ["a.png", "-k", "--rm"],
+        ["a.png", "-o", "-", "--rm"],
         ["a.png", "--rm", "--no-verify"],
         ["a.png", "-j", "0"],
     ],
