@@ -37,7 +37,7 @@ class Trial:
 
 def tried(path: Path, model: zoo.Model, level: int) -> Trial:
     """Raises `BbansError` when the picture can't be read, or doesn't come back as it was."""
-    picture = read_picture(path)
+    picture = read_picture(path, strip=True)
     begin = perf_counter()
     data, _ = compress_picture(picture, model, effort=level)
     middle = perf_counter()

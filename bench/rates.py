@@ -1,7 +1,8 @@
 """What files cost: the real bytes of bbans, taken apart, beside PNG, WebP and JPEG XL.
 
 `python -m bench.rates DATA...`: every picture is written as a file, which is read, decoded and compared with the
-pixels; so are the peers' files. Anything that doesn't come back exactly is a failure (exit code 1).
+pixels; so are the peers' files. All hold pixels only: metadata are stripped. Anything that doesn't come back exactly
+is a failure (exit code 1).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Row:
 
 def measure(path: Path, model: zoo.Model, effort: int, others: Sequence[peers.Peer], *, grey: bool = False) -> Row:
     """One picture by all coders. Raises `BbansError` when it can't be read, or doesn't come back as it was."""
-    picture = read_picture(path)
+    picture = read_picture(path, strip=True)
     if grey and picture.mode == "RGB":
         picture = Picture(np.asarray(Image.fromarray(picture.pixels).convert("L"))[..., None], "L")
     bits = _own(picture, model, effort)

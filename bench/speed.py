@@ -207,7 +207,7 @@ def main(
 
     Shares, load and memory are those at the first effort.
     """
-    pictures = [read_picture(path) for path in common.images(images, "kodak/kodim01.png")]
+    pictures = [read_picture(path, strip=True) for path in common.images(images, "kodak/kodim01.png")]
     memory = {"first picture": peak_bytes(pictures[0], model, threads)}
     if large:
         memory["24 MP"] = peak_bytes(enlarged(pictures[0]), model, threads)
