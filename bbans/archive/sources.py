@@ -28,6 +28,7 @@ from bbans.archive.names import Listed, Names, Numbered
 from bbans.errors import BadImage, BbansError
 from bbans.image.container import check_size
 from bbans.image.files import SUFFIXES, naming, picture_size, read_picture
+from bbans.image.metadata import TRANSPARENT
 
 CHUNK = 1 << 20
 """Bytes that are read at once from an array's file."""
@@ -98,6 +99,8 @@ class _Image:
         picture = read_picture(self.path)
         if (picture.height, picture.width, picture.mode) != (self.height, self.width, self.mode):
             raise BadImage(f"{self.path}: was changed while the archive was made")
+        if TRANSPARENT in picture.attributes:
+            raise BadImage(f"{self.path}: has a transparent colour, which archives do not keep")
         return picture.pixels[None]
 
     def close(self) -> None: ...

@@ -113,6 +113,8 @@ def encoded(picture: Picture, suffix: str) -> memoryview:
     kind = LOSSLESS_SUFFIXES[suffix.lower()]
     if picture.mode not in HOLDS[kind]:
         raise BadOutput(f"{kind} files can't hold mode {picture.mode} exactly; PNG can")
+    if kind != "PNG" and metadata.TRANSPARENT in picture.attributes:
+        raise BadOutput(f"{kind} files can't hold a transparent colour; PNG can")
     file = io.BytesIO()
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
     to_pillow(picture).save(file, kind, compress_level=1, **metadata.save_options(kind, picture.attributes))

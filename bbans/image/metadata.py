@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 EXIF_PREFIX = b"Exif\0\0"
+TRANSPARENT = "transparent"  # the only one here that says what pixels look like
 XMP_KEY = "XML:com.adobe.xmp"
 _AS_THEY_ARE = {"icc": "icc_profile", "comment": "comment"}
 _NUMBERS = ("dpi", "gamma", "srgb", "chromaticity")

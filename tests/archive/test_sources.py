@@ -289,3 +289,10 @@ def test_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(BbansError, match=r"x.npy: cannot be read: Permission denied"):
         find(["x.npy"])
+
+
+def test_a_transparent_colour_is_not_lost(tmp_path: Path) -> None:
+    Image.new("L", (2, 2)).save(tmp_path / "x.png", transparency=3)
+    (source,) = find([tmp_path / "x.png"])
+    with pytest.raises(BadImage, match="transparent colour"):
+        source.read(0, 1)
