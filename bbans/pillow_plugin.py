@@ -62,10 +62,8 @@ def _accept(prefix: bytes) -> bool:
 def _save(image: Image.Image, file: IO[bytes], name: str | bytes) -> None:
     from bbans import compress
 
-    options = {
-        key: value for key, value in image.encoderinfo.items() if key in ("model", "effort", "device", "threads")
-    }
-    file.write(compress(image, **options))
+    given = image.encoderinfo
+    file.write(compress(image, **{key: given[key] for key in OPTIONS if key in given}))
 
 
 def register() -> None:

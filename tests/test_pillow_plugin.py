@@ -58,6 +58,16 @@ def test_opening_reads_the_header_only(
     assert decoded == [1]
 
 
+def test_options_of_save(tmp_path: Path, pixels: np.ndarray) -> None:
+    image = Image.fromarray(pixels)
+    image.info["icc_profile"] = b"a profile"
+    for strip in (False, True):
+        image.save(tmp_path / "x.bbans", effort=3, strip=strip)
+        assert (tmp_path / "x.bbans").read_bytes() == bbans.compress(image, effort=3, strip=strip)
+        with bbans.open(tmp_path / "x.bbans") as opened:
+            assert ("icc_profile" in opened.info) != strip
+
+
 def test_streams(pixels: np.ndarray) -> None:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "BBANS")
