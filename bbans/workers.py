@@ -36,14 +36,14 @@ def cores() -> int:
 
 
 def ordered(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) -> Generator[Result]:
-    """work(task) of each task, in their order, in so many processes; in this one if `jobs` is 1.
+    """work(task) of each task, in their order, in so many processes; in this one if `jobs` is 1, or if it is a worker.
 
     `work`, tasks and results are pickled. Tasks are taken as they are needed. To be closed (`contextlib.closing`) by
     who may not read to the end. Raises what `work` raises, and `BbansError` when a worker dies.
     """
     if jobs < 1:
         raise ValueError("at least one process is needed")
-    if jobs == 1:
+    if jobs == 1 or multiprocessing.current_process().daemon:
         yield from map(work, tasks)
         return
     waiting = iter(tasks)

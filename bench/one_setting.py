@@ -95,7 +95,7 @@ def _encode(model: zoo.Model, picture: Picture, tiles: str | None) -> bytes:
         return compress_picture(picture, model)[0]
     side = picture.width // _GRID
     grid = container.tile_grid(picture.width, picture.height, side)
-    parts = np.stack([picture.pixels[y : y + h, x : x + w] for y, x, h, w in grid])
+    parts = np.stack([picture.pixels[y : y + h, x : x + w] for x, y, w, h in grid])
     batches = [parts] if tiles == "batch" else np.split(parts, len(parts))
     payloads = [payload for batch in batches for payload, _ in codec.encode_tiles(model, batch)]
     sums = [
@@ -110,7 +110,7 @@ def _decode(model: zoo.Model, data: bytes, tiles: str | None) -> np.ndarray[Any,
     if tiles != "batch":
         return decompress_picture(data, lambda _: model).pixels
     header = container.Header.parse(data)
-    payloads = list(container.payloads(header, data))
+    payloads = container.payloads(header, data)
     parts = codec.decode_tiles(model, payloads, header.tile, header.tile, header.dims // (header.width * header.height))
     rows = [np.concatenate(list(parts[i : i + _GRID]), 1) for i in range(0, len(parts), _GRID)]
     return np.concatenate(rows, 0)

@@ -69,6 +69,10 @@ def decode_tile(model: FakeModel, payload: bytes, height: int, width: int, chann
     return pixels.reshape(height, width, channels)
 
 
+def decode_preview(model: FakeModel, payload: bytes, height: int, width: int, channels: int, levels: int) -> np.ndarray:
+    return decode_tile(model, payload, height, width, channels)[:: 1 << levels, :: 1 << levels]
+
+
 @pytest.fixture
 def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """In place of `bbans.image.codec`; what it takes is coded by no other coder."""
@@ -77,7 +81,7 @@ def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     monkeypatch.setattr(libraries, "looks_synthetic", lambda sheet: False)
     monkeypatch.setattr(libraries, "raw_size", lambda sheet, mode: 1 << 60)
     codec = types.ModuleType("bbans.image.codec")
-    vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile, takes=takes)
+    vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile, decode_preview=decode_preview, takes=takes)
     monkeypatch.setitem(sys.modules, "bbans.image.codec", codec)
     return codec
 

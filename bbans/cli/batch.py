@@ -32,7 +32,7 @@ jobs_option = click.option(
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
-    help="Inputs to work on at a time, in processes.",
+    help="Work in so many processes: on inputs, or on the tiles of a single one.",
 )
 
 
@@ -200,8 +200,9 @@ class Batch:
         self.taken[real] = f"the output of {source.name}"
         return target
 
-    def write(self, task: Task, data: bytes | memoryview) -> None:
-        """Write an output, which gets the times and permissions of its input. Raises `BadOutput`."""
+    def write(self, task: Task, data: bytes, *, keep: bool = False) -> None:
+        """Write an output, which gets the times and permissions of its input. keep: the input, even if it was to be
+        removed. Raises `BadOutput`."""
         from bbans.image.files import write_bytes
 
         if task.target is None:
@@ -210,7 +211,7 @@ class Batch:
             stream.flush()
         else:
             write_bytes(task.target, data, force=self.force, like=task.source.path)
-        if self.remove and task.source.path is not None:
+        if self.remove and not keep and task.source.path is not None:
             try:
                 task.source.path.unlink()
             except OSError as error:
@@ -327,10 +328,3 @@ def _make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadOutput(f"{path}: cannot be made: {error.strerror or error}") from error
-
-
-def threads_each(threads: int | None, jobs: int) -> int | None:
-    """Of each process, if there are several: its share of the cores, unless a number is given."""
-    from bbans.workers import cores
-
-    return max(1, cores() // jobs) if threads is None and jobs > 1 else threads

@@ -6,17 +6,18 @@ import functools
 import io
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bbans.cli import shared
-from bbans.cli.batch import Batch, Task, batch_options, jobs_option, threads_each
+from bbans.cli.batch import Batch, Source, Task, batch_options, jobs_option
 from bbans.image import effort as effort_levels
 from bbans.image.container import SUFFIX
 
 if TYPE_CHECKING:
     from bbans.image.picture import Report
+    from bbans.zoo import Model
 
 
 def _suffixes() -> set[str]:
@@ -43,6 +44,7 @@ def _suffixes() -> set[str]:
 )
 @click.option("--strip", is_flag=True, help="Leave metadata out: colour profile, EXIF, XMP, resolution, texts ...")
 @click.option("-v", "--verbose", is_flag=True, help="Tell where the bits went.")
+@shared.max_pixels_option
 @jobs_option
 @shared.device_options
 def compress(
@@ -52,6 +54,7 @@ def compress(
     verify: bool,
     strip: bool,
     verbose: bool,
+    max_pixels: int,
     jobs: int,
     device: str,
     threads: int | None,
@@ -69,11 +72,16 @@ def compress(
     """
     if batch.remove and not verify:
         raise click.UsageError("--rm removes only what was verified; --no-verify forbids it")
-    load = shared.ModelLoader(model, device, threads_each(threads, jobs))
-    work = functools.partial(_compressed, load, effort, verify, strip, verbose or batch.as_json)
+    load = shared.ModelLoader(model, device, threads, jobs)
+    work = _Writing(load, effort, verify, strip, verbose or batch.as_json, max_pixels, jobs)
+    warned = False
 
     def finish(task: Task, made: _Made) -> None:
+        nonlocal warned
         batch.write(task, made.data)
+        if made.smaller_jpeg and not warned and not batch.quiet:
+            warned = True
+            shared.complain(f"{task.source.name}: the JPEG itself is smaller than its pixels without loss")
         rates = made.report.per_dim()
         record = {
             "input": task.source.name,
@@ -109,24 +117,59 @@ class _Made:
     mode: str
     model: str
     model_id: str
+    smaller_jpeg: bool
     seconds: float
 
 
-def _compressed(load: shared.ModelLoader, effort: int, verify: bool, strip: bool, want_elbo: bool, task: Task) -> _Made:
-    from bbans.image.files import naming, read_picture
-    from bbans.image.picture import compress_picture, verify_picture
+@dataclass(frozen=True)
+class _Writing:
+    """How inputs become files. jobs: processes for the tiles of one."""
 
-    source = task.source
-    if source.path is not None:
-        picture = read_picture(source.path, strip=strip)
-    else:
+    load: shared.ModelLoader
+    effort: int
+    verify: bool
+    strip: bool
+    want_elbo: bool
+    max_pixels: int
+    jobs: int
+
+    def __call__(self, task: Task) -> _Made:
+        from bbans.image.files import naming, read_picture
+        from bbans.image.picture import compress_picture, verify_picture
+
+        source = task.source
+        if source.path is not None:
+            picture = read_picture(source.path, strip=self.strip, max_pixels=self.max_pixels)
+        else:
+            with naming(source.name):
+                file = io.BytesIO(source.data or b"")
+                picture = read_picture(file, strip=self.strip, max_pixels=self.max_pixels)
+        model = self.load()
+        begin = time.perf_counter()
+        spread: dict[str, Any] = {"max_pixels": self.max_pixels, "jobs": self.jobs}
         with naming(source.name):
-            picture = read_picture(io.BytesIO(source.data or b""), strip=strip)
-    vae = load()
-    begin = time.perf_counter()
-    with naming(source.name):
-        data, report = compress_picture(picture, vae, want_elbo=want_elbo, effort=effort)
-        seconds = time.perf_counter() - begin
-        if verify:
-            verify_picture(data, picture, lambda _: vae)
-    return _Made(data, report, picture.width, picture.height, picture.mode, vae.name, vae.id.hex(), seconds)
+            data, report = compress_picture(
+                picture, model, want_elbo=self.want_elbo, effort=self.effort, load=self.load, **spread
+            )
+            seconds = time.perf_counter() - begin
+            if self.verify:
+                verify_picture(data, picture, functools.partial(_the_same, self.load), **spread)
+        size = picture.width, picture.height
+        return _Made(
+            data, report, *size, picture.mode, model.name, model.id.hex(), _is_smaller_jpeg(source, data), seconds
+        )
+
+
+def _the_same(load: shared.ModelLoader, model_id: bytes) -> Model:
+    """The model that compressed is that which decompresses."""
+    return load()
+
+
+def _is_smaller_jpeg(source: Source, data: bytes) -> bool:
+    """Whether the input is a JPEG of fewer bytes."""
+    if source.path is None:
+        begin, size = (source.data or b"")[:3], len(source.data or b"")
+    else:
+        with source.path.open("rb") as file:
+            begin, size = file.read(3), file.seek(0, io.SEEK_END)
+    return begin == b"\xff\xd8\xff" and size < len(data)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bbans.errors import BbansError
+from bbans.image.container import MAX_PIXELS
 
 if TYPE_CHECKING:
     from bbans.zoo import Model
@@ -31,6 +32,14 @@ any_path = click.Path(readable=False, path_type=Path)  # what can't be read is a
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=any_path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs.")
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=MAX_PIXELS,
+    show_default=True,
+    metavar="N",
+    help="Refuse larger pictures.",
+)
 search_option = click.option(
     "-m",
     "--model",
@@ -121,11 +130,12 @@ def for_each(inputs: Iterable[Path], action: Callable[[Path], None]) -> None:
 
 @dataclass
 class ModelLoader:
-    """Loads a model at the first call, in each process anew. Raises `Stop`."""
+    """Loads a model at the first call, in each process anew, of which there are `jobs`. Raises `Stop`."""
 
     name: str | Path | None
     device: str
     threads: int | None
+    jobs: int = 1
     loaded: list[Model] = field(default_factory=list)
 
     def __call__(self) -> Model:
@@ -139,16 +149,18 @@ class ModelLoader:
         return self.loaded[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "loaded": []}
+        return {**vars(self), "loaded": [], "threads": _threads_each(self.threads, self.jobs)}
 
 
 @dataclass
 class ModelFinder:
-    """Finds and loads a model by its id, each once, in each process anew. Raises `ModelMissing`."""
+    """Finds and loads a model by its id, each once, in each process anew, of which there are `jobs`. Raises
+    `ModelMissing`."""
 
     search: Path | None
     device: str
     threads: int | None
+    jobs: int = 1
     loaded: dict[bytes, Model] = field(default_factory=dict)
 
     def __call__(self, model_id: bytes) -> Model:
@@ -160,4 +172,11 @@ class ModelFinder:
         return self.loaded[model_id]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "loaded": {}}
+        return {**vars(self), "loaded": {}, "threads": _threads_each(self.threads, self.jobs)}
+
+
+def _threads_each(threads: int | None, jobs: int) -> int | None:
+    """Of each process, if there are several: its share of the cores, unless a number is given."""
+    from bbans.workers import cores
+
+    return max(1, cores() // jobs) if threads is None and jobs > 1 else threads

@@ -40,6 +40,7 @@ from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand, Watch
 from bbans.vae import lattice
 from bbans.vae.families import picture_planes, sampling
+from bbans.vae.objectives import level_count
 from bbans.vae.photo import PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Model
@@ -164,22 +165,8 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
     """The inverse of `encode_tiles`: [n, height, width, channels]."""
     if isinstance(model.network, ThumbnailVAE):
         return np.concatenate([decode_chain(model, payload, 1, height, width, channels) for payload in payloads])
-    dims = height * width * channels
-    sizes = [((height // 2) * ((width + 1) // 2))] * channels
-    tiles, networks = [], []
-    for payload in payloads:
-        start, at = read_varint(payload, 0)
-        bits, doublings = start % 16, start % TUNED // 16
-        if start >= 2 * TUNED or doublings > 16 or bits > MAX_BITS:
-            raise BadFile("the tile's head is impossible")
-        counts = []
-        for _ in range(doublings):
-            n, at = read_varint(payload, at)
-            counts.append(n)
-        schedule = Schedule(dims, counts)
-        message = _resized(Message.from_bytes(payload[at:], 1), schedule.lanes)
-        networks.append(_network_of(model, message) if start >= TUNED else model.network)
-        tiles.append(Strand(message, 1, bits, None, schedule, schedule.parts(sizes)))
+    opened = [_tile(model, payload, height, width, channels) for payload in payloads]
+    tiles, networks = [tile for tile, _ in opened], [network for _, network in opened]
     if all(network is model.network for network in networks):  # then they go through it together
         x = _popped(_codec(model, (len(tiles), height, width, channels)), tiles)
     else:
@@ -190,6 +177,40 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
         assert tile.schedule
         _check_end(_resized(tile.message, tile.schedule.first))
     return _pixels(model, x, channels)
+
+
+def decode_preview(
+    model: Model, payload: bytes, height: int, width: int, channels: int, levels: int
+) -> NDArray[np.uint8]:
+    """Every 2^levels-th pixel of every 2^levels-th row of a tile, for which so many levels need not be decoded.
+
+    Raises as `decode_tile` does, but notices less.
+    """
+    if isinstance(model.network, ThumbnailVAE):
+        return decode_tile(model, payload, height, width, channels)[:: 1 << levels, :: 1 << levels]
+    depth = min(levels, level_count(height, width))
+    tile, network = _tile(model, payload, height, width, channels)
+    shape = 1, -(-height >> depth), -(-width >> depth), channels
+    codec = pictures_codec(network, model.tables, shape, _fits(model), depth=depth)
+    pixels = _pixels(model, _popped(codec, [tile]), channels)[0]
+    return pixels[:: 1 << levels - depth, :: 1 << levels - depth]
+
+
+def _tile(model: Model, payload: bytes, height: int, width: int, channels: int) -> tuple[Strand, PhotoVAE]:
+    """The message of a tile of `photo`, as its decoder begins, and the networks that it is decoded by."""
+    start, at = read_varint(payload, 0)
+    bits, doublings = start % 16, start % TUNED // 16
+    if start >= 2 * TUNED or doublings > 16 or bits > MAX_BITS:
+        raise BadFile("the tile's head is impossible")
+    counts = []
+    for _ in range(doublings):
+        n, at = read_varint(payload, at)
+        counts.append(n)
+    schedule = Schedule(height * width * channels, counts)
+    message = _resized(Message.from_bytes(payload[at:], 1), schedule.lanes)
+    network = _network_of(model, message) if start >= TUNED else cast(PhotoVAE, model.network)
+    rows = schedule.parts([(height // 2) * ((width + 1) // 2)] * channels)
+    return Strand(message, 1, bits, None, schedule, rows), network
 
 
 def _network_of(model: Model, message: Message) -> PhotoVAE:

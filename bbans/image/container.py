@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -39,6 +40,7 @@ import xxhash
 from bbans.errors import BadFile, TooLarge, UnsupportedVersion
 from bbans.image.fields import HASH_BYTES, MOST_VARINT_BYTES, Reader, read_varint, write_varint
 from bbans.image.modes import MODES
+from bbans.image.view import Rectangle
 
 MAGIC = b"\xbbans"
 ARCHIVE_MAGIC = b"\xbbana"
@@ -56,7 +58,7 @@ MOST_ATTRIBUTES = 1 << 26
 """Bytes of all attributes: more are refused."""
 
 MAX_PIXELS = 2 * 89_478_485
-"""Pictures with more pixels are refused: the size at which Pillow speaks of a decompression bomb."""
+"""Pictures with more pixels are refused, unless one asks for it: at this size Pillow speaks of a decompression bomb."""
 
 TILE_SIDE = 1024
 """Side of a tile where there is more than one: keeps a picture of 24 MP below 2 GB of memory, in both directions."""
@@ -80,12 +82,12 @@ def tile_count(width: int, height: int, side: int) -> int:
     return -(-width // side) * -(-height // side) if side else 1
 
 
-def tile_grid(width: int, height: int, side: int) -> list[tuple[int, int, int, int]]:
-    """The tiles as (y, x, height, width), row after row; those at the right and lower edge may be smaller."""
+def tile_grid(width: int, height: int, side: int) -> list[Rectangle]:
+    """The tiles, row after row; those at the right and lower edge may be smaller."""
     if not side:
-        return [(0, 0, height, width)]
+        return [(0, 0, width, height)]
     return [
-        (y, x, min(side, height - y), min(side, width - x))
+        (x, y, min(side, width - x), min(side, height - y))
         for y in range(0, height, side)
         for x in range(0, width, side)
     ]
@@ -131,7 +133,6 @@ class Header:
 
     def pack(self) -> bytes:
         """The header's bytes, magic and checksum included. Raises `TooLarge`, `ValueError`."""
-        check_size(self.width, self.height)
         if len(self.pieces) != tile_count(self.width, self.height, self.tile) * len(self.sheets):
             raise ValueError("the number of tiles does not fit the size of the picture")
         if len(self.model_id) != MODEL_ID_BYTES:
@@ -152,7 +153,7 @@ class Header:
         return head + checksum(head).to_bytes(HASH_BYTES, "little")
 
     @classmethod
-    def read(cls, file: BinaryIO) -> Header:
+    def read(cls, file: BinaryIO, *, limit: int | None = MAX_PIXELS) -> Header:
         """The header of a file, of which nothing else is read. Raises as `parse` does."""
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -161,14 +162,17 @@ class Header:
             length, begin = read_varint(data, len(MAGIC) + 1)
             if begin + length + HASH_BYTES <= size:
                 data += file.read(max(0, begin + length + HASH_BYTES - len(data)))
-        return cls.parse(data, size)
+        return cls.parse(data, size, limit=limit)
 
     @classmethod
-    def parse(cls, data: bytes, size: int | None = None) -> Header:
+    def parse(
+        cls, data: bytes, size: int | None = None, *, limit: int | None = MAX_PIXELS, whole: bool = True
+    ) -> Header:
         """The header of a file, checked against itself and against the file's length.
 
-        data: the whole file, or its beginning, with `size`, the length of the whole. The payloads are not looked at:
-        see `payloads`. Raises `BadFile` (not a bbans file; truncated; header damaged; bytes after the end),
+        data: the whole file, or its beginning, with `size`, the length of the whole. limit: of pixels; None: there is
+        none. whole: False if payloads may be missing or bytes follow them. The payloads are not looked at: see
+        `payloads`. Raises `BadFile` (not a bbans file; truncated; header damaged; bytes after the end),
         `UnsupportedVersion` and `TooLarge`.
         """
         body, end = _checked_body(data)
@@ -179,7 +183,7 @@ class Header:
         width, height, side = reader.varint(), reader.varint(), reader.varint()
         if not width or not height:
             raise _contradiction("the picture has no pixels")
-        check_size(width, height)
+        check_size(width, height, limit)
         attributes: dict[str, bytes] = {}
         if version:
             model_id = reader.take(MODEL_ID_BYTES)
@@ -193,36 +197,39 @@ class Header:
         if any(piece.method == MODEL for piece in pieces) != (model_id != NO_MODEL):
             raise _contradiction("it names a model that made nothing, or none that made something")
         missing = end + sum(piece.size for piece in pieces) - (len(data) if size is None else size)
-        if missing > 0:
+        if missing > 0 and whole:
             raise BadFile(f"is truncated: {missing} bytes are missing at the end")
-        if missing < 0:
+        if missing < 0 and whole:
             raise BadFile(f"is damaged: {-missing} bytes too many after the end")
         return cls(mode, width, height, side, pieces, model_id, attributes, version)
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises `TooLarge` for a picture of more than `MAX_PIXELS`."""
-    if width * height > MAX_PIXELS:
-        raise TooLarge(f"has {width} x {height} pixels; bbans takes pictures of up to {MAX_PIXELS} pixels")
+def check_size(width: int, height: int, limit: int | None = MAX_PIXELS) -> None:
+    """Raises `TooLarge` for a picture of more pixels than the limit, if there is one."""
+    if limit is not None and width * height > limit:
+        raise TooLarge(f"has {width} x {height} pixels, and up to {limit} are allowed; --max-pixels allows more")
 
 
-def join(header: Header, payloads: Sequence[bytes]) -> bytes:
+def join(header: Header, payloads: Sequence[bytes | memoryview]) -> bytes:
     """The whole file."""
     assert [len(payload) for payload in payloads] == [piece.size for piece in header.pieces]
     return b"".join([header.pack(), *payloads])
 
 
-def payloads(header: Header, data: bytes) -> Iterator[bytes]:
-    """The payload of each piece of the file that `header` was parsed from. Raises `BadFile` at a damaged one."""
-    at = len(data) - sum(piece.size for piece in header.pieces)
-    sheets = len(header.sheets)
-    for number, piece in enumerate(header.pieces):
-        payload = data[at : at + piece.size]
-        if checksum(payload) != piece.payload_sum:
-            tile = f"tile {number // sheets + 1} of {len(header.pieces) // sheets}"
-            raise BadFile(f"is damaged: the checksum of {tile} does not match")
-        yield payload
-        at += piece.size
+def payloads(header: Header, data: bytes) -> list[memoryview]:
+    """The payload of each piece of the file that `header` was parsed from; shorter, if the file is."""
+    at = _checked_body(data)[1]
+    ends = itertools.accumulate((piece.size for piece in header.pieces), initial=at)
+    return [memoryview(data)[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def check_payload(header: Header, number: int, payload: Any) -> None:
+    """Raises `BadFile`, which names the tile, unless that is the payload of the piece with this number."""
+    if checksum(payload) != header.pieces[number].payload_sum:
+        grid = tile_grid(header.width, header.height, header.tile)
+        tile = number // len(header.sheets)
+        where = ",".join(map(str, grid[tile]))
+        raise BadFile(f"is damaged: the checksum of tile {tile + 1} of {len(grid)} ({where}) does not match")
 
 
 def pack_attributes(attributes: Mapping[str, bytes]) -> bytes:

@@ -28,15 +28,16 @@ def pictures_codec(
     shape: tuple[int, int, int, int],
     fits: Fits | None = None,
     watch: Watch | None = None,
+    depth: int = 0,
 ) -> Codec:
     """The codec, on strands, of pictures [n, samples, height, width] (`lattice.planes`); shape: (n, height, width,
     channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`; watch: what is told the bits of
-    pixels."""
+    pixels; depth: of the level whose pictures these are, 0 being the finest."""
     count, height, width, channels = shape
     size = (height, width)
     if isinstance(network, ThumbnailVAE):
         return _Thumbnail(network, tables, count, watch).pictures()
-    return _Photo(network, tables, channels, fits, watch).pictures(size)
+    return _Photo(network, tables, channels, fits, watch).pictures(size, depth)
 
 
 class _Photo:
@@ -48,8 +49,8 @@ class _Photo:
         self.net, self.tables = network, tables
         self.planes = Planes(tables, SAMPLES, channels, fits=fits, watch=watch)
 
-    def pictures(self, size: Size, depth: int = 0) -> Codec:
-        """Of a level's pictures; depth: of the level, 0 is the finest."""
+    def pictures(self, size: Size, depth: int) -> Codec:
+        """Of a level's pictures."""
         height, width = size
         if not level_count(height, width):
             return self.planes.raw(height, width, next(self.net.buffers()))

@@ -18,11 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
-from PIL.Image import DecompressionBombError
 
-from bbans.errors import BadFile, BadImage, BadOutput, BbansError, TooLarge
+from bbans.errors import BadFile, BadImage, BadOutput, BbansError
 from bbans.image import metadata
-from bbans.image.container import check_size
+from bbans.image.container import MAX_PIXELS, check_size
 from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
 from bbans.image.picture import Picture
 from bbans.image.sheets import Pixels
@@ -53,7 +52,10 @@ _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED, _ALPHA = 258, 338, 
 
 
 def read_picture(
-    source: str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray[Any, Any], *, strip: bool = False
+    source: str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray[Any, Any],
+    *,
+    strip: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Picture:
     """A picture from a file, an open file, a Pillow image, or an array: uint8 [h, w] or [h, w, 1 to 4], which is L, LA,
     RGB or RGBA; uint16 likewise, of 16 bits per channel; or bool [h, w], which is mode "1".
@@ -63,14 +65,14 @@ def read_picture(
     the message begins with the path, if there is one.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
-        return _from_pillow(source, strip)
+        return _from_pillow(source, strip, max_pixels)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with naming(path), open_regular(path, BadImage) as file:
-            return _from_file(file, strip)
-    return _from_file(source, strip)
+            return _from_file(file, strip, max_pixels)
+    return _from_file(source, strip, max_pixels)
 
 
 def picture_size(path: Path) -> tuple[int, int, str]:
@@ -107,7 +109,7 @@ def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
     write_bytes(path, encoded(picture, path.suffix), force=force)
 
 
-def encoded(picture: Picture, suffix: str) -> memoryview:
+def encoded(picture: Picture, suffix: str) -> bytes:
     """An image file's bytes, in the lossless format that the suffix names. Raises `BadOutput` when it can't hold the
     picture."""
     kind = LOSSLESS_SUFFIXES[suffix.lower()]
@@ -118,7 +120,7 @@ def encoded(picture: Picture, suffix: str) -> memoryview:
     file = io.BytesIO()
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
     to_pillow(picture).save(file, kind, compress_level=1, **metadata.save_options(kind, picture.attributes))
-    return file.getbuffer()
+    return file.getvalue()
 
 
 def check_lossless(path: Path) -> None:
@@ -128,9 +130,9 @@ def check_lossless(path: Path) -> None:
         raise BadOutput(f"{path}: pictures are written losslessly, as {known}; not as '{path.suffix or path.name}'")
 
 
-def _from_array(pixels: np.ndarray[Any, Any]) -> Picture:
+def _from_array(pixels: np.ndarray[Any, Any], max_pixels: int) -> Picture:
     if pixels.dtype == np.bool_ and pixels.ndim == 2:
-        check_size(pixels.shape[1], pixels.shape[0])
+        check_size(pixels.shape[1], pixels.shape[0], max_pixels)
         return Picture(pixels[:, :, None].astype(np.uint8), "1")
     planes = pixels[:, :, None] if pixels.ndim == 2 else pixels
     known = planes.ndim == 3 and _OF_ARRAYS.get((pixels.dtype.name, planes.shape[2]))
@@ -139,35 +141,43 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Picture:
             "an array is uint8 or uint16, [h, w] or [h, w, 1 to 4], or bool [h, w]; "
             f"not {pixels.dtype} {[*pixels.shape]}"
         )
-    check_size(planes.shape[1], planes.shape[0])
+    check_size(planes.shape[1], planes.shape[0], max_pixels)
     return Picture(planes, known)
 
 
 _OF_ARRAYS = {(mode.dtype, mode.channels): name for name, mode in MODES.items() if name not in ("1", "P")}
 
 
-def _from_file(file: BinaryIO, strip: bool) -> Picture:
+def _from_file(file: BinaryIO, strip: bool, max_pixels: int) -> Picture:
     with _opened(file) as image:
-        return _from_pillow(image, strip)
+        return _from_pillow(image, strip, max_pixels)
 
 
 @contextlib.contextmanager
 def _opened(file: BinaryIO) -> Iterator[Image.Image]:
     """An image whose header was read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large pictures, and of metadata that isn't used
+    with warnings.catch_warnings(), _no_limit():
+        warnings.simplefilter("ignore")  # of metadata that isn't used
         try:
             image = Image.open(file, formats=FORMATS)
-        except DecompressionBombError as error:
-            raise TooLarge(f"has too many pixels ({error})") from error
         except Exception as error:  # Pillow's readers raise nearly anything at hostile files
             raise BadImage(f"is not an image that bbans reads ({', '.join(FORMATS)})") from error
         with image:
             yield image
 
 
-def _from_pillow(image: Image.Image, strip: bool) -> Picture:
-    check_size(*image.size)
+@contextlib.contextmanager
+def _no_limit() -> Iterator[None]:
+    """Pillow's own is fixed, and ours is looked at before pixels are."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _from_pillow(image: Image.Image, strip: bool, max_pixels: int) -> Picture:
+    check_size(*image.size, max_pixels)
     with _pillow_errors():
         _check_exact(image)
         image.load()

@@ -34,7 +34,7 @@ def bits_of(picture: Picture, model: Model) -> Map:
     taken = 0
     sheets = zip(take_apart(picture.pixels, picture.mode), MODES[picture.mode].sheets, strict=True)
     for sheet, mode in sheets:
-        for y, x, h, w in container.tile_grid(picture.width, picture.height, side):
+        for x, y, w, h in container.tile_grid(picture.width, picture.height, side):
             if takes(model, h, w, mode):
                 tile = np.ascontiguousarray(sheet[y : y + h, x : x + w])
                 total[y : y + h, x : x + w] += _of_tile(tile, model)

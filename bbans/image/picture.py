@@ -1,25 +1,29 @@
-"""A picture to the bytes of a file and back: takes it apart into tiles and sheets, chooses what codes each, adds header
-and checksums.
+"""A picture to the bytes of a file and back: cuts it into tiles, adds header and checksums, and puts together what was
+asked for and can be had.
 
-Knows arrays and the container; refuses to know image files (`bbans.image.files`), and how a sheet is coded: by a model
-(`bbans.image.codec`, which is only imported when there is something to code, because that takes seconds) or by a
-library (`bbans.image.libraries`).
+Knows arrays and the container; refuses to know image files (`bbans.image.files`), and how a tile is coded
+(`bbans.image.tiles`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bbans.errors import BadFile, BadImage, DecodedDiffers, OutOfBits
+from bbans.errors import BadFile, BadImage, BbansError
 from bbans.image import container, libraries
 from bbans.image import effort as effort_levels
-from bbans.image.container import MODEL, NO_MODEL, RAW, WEBP, Header, Piece, checksum
-from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA, SHEET_CHANNELS
-from bbans.image.sheets import Pixels, Sheet, put_together, take_apart
+from bbans.image.container import MAX_PIXELS, MODEL, NO_MODEL, Header, Piece
+from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
+from bbans.image.sheets import Pixels
+from bbans.image.tiles import Decoder, Encoder, by_webp, differs
+from bbans.image.view import ALL, Rectangle, View
+from bbans.workers import ordered
 
 if TYPE_CHECKING:
     from bbans.zoo import Model
@@ -91,27 +95,6 @@ class Report:
         return {word: None if value is None else value / self.dims for word, value in bits.items()}
 
 
-@dataclass(frozen=True)
-class _Coded:
-    """A sheet that is coded. In bits: net, initial and elbo, as in `Report`; of a library's, what its bytes are."""
-
-    method: int
-    payload: bytes
-    samples_sum: int
-    net: float
-    initial: float
-    elbo: float | None
-
-    @classmethod
-    def by_library(cls, method: int, payload: bytes, sheet: Sheet) -> _Coded:
-        bits = 8.0 * len(payload)
-        return cls(method, payload, checksum(sheet), bits, 0.0, bits)
-
-    @property
-    def piece(self) -> Piece:
-        return Piece(len(self.payload), checksum(self.payload), self.samples_sum, self.method)
-
-
 def compress_picture(
     picture: Picture,
     model: Model,
@@ -119,38 +102,38 @@ def compress_picture(
     want_elbo: bool = False,
     effort: int = effort_levels.DEFAULT,
     by_model: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    jobs: int = 1,
+    load: Callable[[], Model] | None = None,
 ) -> tuple[bytes, Report]:
     """The bytes of a .bbans file. `want_elbo` also has the −ELBO computed, which takes time; so does more effort.
 
     Each sheet of each tile is coded by the model, by WebP or not at all, whichever is smallest; WebP is only tried on
     what may be no photograph, and a sheet that it does well with is given no other chance. by_model: what the model
-    takes is coded by it, even if that is larger. Raises `TooLarge`, and `BadImage` when the model takes no such picture
-    of mode L or RGB.
+    takes is coded by it, even if that is larger. jobs: tiles to work on at a time, each in a process that gets its
+    model by `load`, which is pickled.
+
+    Raises `TooLarge`, and `BadImage` when the model takes no such picture of mode L or RGB.
     """
     from bbans.image.codec import takes
 
     width, height = picture.width, picture.height
-    container.check_size(width, height)
+    container.check_size(width, height, max_pixels)
     if picture.mode in ("L", "RGB") and not takes(model, height, width, picture.mode):
         what = f"{width} x {height} of mode {picture.mode}"
         raise BadImage(
             f"the model {model.name} takes no pictures of {what}; -m names another, `bbans models` lists them"
         )
-    names = MODES[picture.mode].sheets
-    sheets = take_apart(picture.pixels, picture.mode)
-
-    def coded(sheets: list[Sheet]) -> list[_Coded]:
-        both = zip(sheets, names, strict=True)
-        options: dict[str, Any] = {"want_elbo": want_elbo, "effort": effort, "by_model": by_model}
-        return [_smallest(sheet, mode, model, **options) for sheet, mode in both]
-
     side = container.tile_side(width, height)
-    whole = _whole(sheets, names) if side and not by_model else None
+    whole = by_webp(picture.pixels, picture.mode) if side and not by_model else None
     if whole is not None and 8 * sum(len(one.payload) for one in whole) <= libraries.PLAIN * picture.pixels.size:
         side, made = 0, whole
     else:
         grid = container.tile_grid(width, height, side)
-        made = [one for y, x, h, w in grid for one in coded([_cut(sheet, y, x, h, w) for sheet in sheets])]
+        jobs = min(jobs, len(grid)) if load else 1
+        code = Encoder(load or (lambda: model), picture.mode, want_elbo, effort, by_model)
+        with closing(ordered(code, (_cut(picture.pixels, tile) for tile in grid), jobs)) as coded:
+            made = [one for sheets in coded for one in sheets]
         if whole is not None and sum(len(one.payload) for one in whole) < sum(len(one.payload) for one in made):
             side, made = 0, whole
     used = model.id if any(one.method == MODEL for one in made) else NO_MODEL
@@ -167,115 +150,91 @@ def compress_picture(
     return data, report
 
 
-def _smallest(sheet: Sheet, mode: str, model: Model, *, want_elbo: bool, effort: int, by_model: bool) -> _Coded:
-    """The sheet of a tile, by what makes it smallest."""
-    from bbans.image.codec import encode_tile, takes
-
-    height, width, _ = sheet.shape
-    made: list[_Coded] = []
-    modelled = takes(model, height, width, mode)
-    if not modelled or (not by_model and libraries.looks_synthetic(sheet)):
-        webp = libraries.to_webp(_full(sheet, mode))
-        made += [] if webp is None else [_Coded.by_library(WEBP, webp, sheet)]
-        modelled = modelled and (webp is None or 8 * len(webp) > libraries.PLAIN * sheet.size)
-    if modelled:
-        payload, stats = encode_tile(model, sheet, want_elbo=want_elbo, effort=effort)
-        made.append(_Coded(MODEL, payload, checksum(sheet), stats.net, stats.initial, stats.elbo))
-        if by_model:
-            return made[-1]
-    if not made or min(len(one.payload) for one in made) >= libraries.raw_size(sheet, mode):
-        made.append(_Coded.by_library(RAW, libraries.to_raw(sheet, mode), sheet))
-    return min(made, key=lambda one: len(one.payload))
+def _cut(pixels: Pixels, tile: Rectangle) -> Pixels:
+    x, y, w, h = tile
+    return np.ascontiguousarray(pixels[y : y + h, x : x + w])
 
 
-def _whole(sheets: list[Sheet], names: tuple[str, ...]) -> list[_Coded] | None:
-    """All sheets by WebP in one piece, if they may be no photograph."""
-    if not all(map(libraries.looks_synthetic, sheets)):
-        return None
-    payloads = [libraries.to_webp(_full(sheet, mode)) for sheet, mode in zip(sheets, names, strict=True)]
-    both = zip(payloads, sheets, strict=True)
-    made = [_Coded.by_library(WEBP, payload, sheet) for payload, sheet in both if payload is not None]
-    return made if len(made) == len(sheets) else None
+def decompress_picture(
+    data: bytes,
+    models: Callable[[bytes], Model],
+    *,
+    view: View = ALL,
+    lost: list[BbansError] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    jobs: int = 1,
+) -> Picture:
+    """The picture in a .bbans file, or what a view shows of it. `models` finds the model with an id, or raises
+    `ModelMissing`.
 
+    lost: is given what is wrong with tiles that can't be decoded, whose pixels are then 0; None: that is raised. jobs:
+    tiles to work on at a time, each in a process that gets its model by `models`, which is pickled. Only the tiles in
+    view are looked at, and a preview has no checksum of its pixels.
 
-def _cut(sheet: Sheet, y: int, x: int, height: int, width: int) -> Sheet:
-    return np.ascontiguousarray(sheet[y : y + height, x : x + width])
-
-
-def _full(sheet: Sheet, mode: str) -> Sheet:
-    """Of mode 1, 0 and 255."""
-    return sheet * np.uint8(255) if mode == "1" else sheet
-
-
-def decompress_picture(data: bytes, models: Callable[[bytes], Model]) -> Picture:
-    """The picture in a .bbans file. `models` finds the model with an id, or raises `ModelMissing`.
-
-    Raises `BadFile` when the file is damaged, and `DecodedDiffers` when it is whole and yet other pixels come out.
+    Raises `BadFile` when the file is damaged, `DecodedDiffers` when it is whole and yet other pixels come out,
+    `TooLarge`, and `BbansError` when it has no such view.
     """
-    header = Header.parse(data)
-    payloads = list(container.payloads(header, data))  # all checksums before the slow part
-    model = models(header.model_id) if header.model_id != NO_MODEL else None
-    grid = container.tile_grid(header.width, header.height, header.tile)
-    if model is not None:
-        _check_takes(model, header, grid)
-    shape = (header.height, header.width)
-    sheets = [np.empty((*shape, SHEET_CHANNELS[mode]), np.uint8) for mode in header.sheets]
-    pieces = zip(header.pieces, payloads, strict=True)
-    for y, x, h, w in grid:
-        for sheet, mode in zip(sheets, header.sheets, strict=True):
-            piece, payload = next(pieces)
-            sheet[y : y + h, x : x + w] = _decoded(piece, payload, model, (h, w, sheet.shape[2]), mode)
-    attributes = header.attributes
+    header = Header.parse(data, limit=max_pixels, whole=lost is None)
+    view.check(header.width, header.height, header.tile)
+    width, height = view.size(header.width, header.height)
+    kind = MODES[header.mode]
+    pixels = np.zeros((height, width, kind.channels), kind.dtype)
+    for tile, decoded in _decoded(header, data, models, view, jobs):
+        if isinstance(decoded, BbansError):
+            if lost is None:
+                raise decoded
+            lost.append(decoded)
+        elif seen := view.of_tile(tile):
+            pixels[seen[0]] = decoded[seen[1]]
     try:
-        return Picture(put_together(sheets, header.mode), header.mode, attributes)
+        return Picture(pixels, header.mode, header.attributes)
     except BadImage as error:
         raise BadFile(f"is of no bbans: {error}") from error
 
 
-def _check_takes(model: Model, header: Header, grid: list[tuple[int, int, int, int]]) -> None:
-    """Raises `BadFile` when the model can't have coded what it is said to have coded."""
-    from bbans.image.codec import takes
-
-    pieces = iter(header.pieces)
-    for _, _, h, w in grid:
-        for mode in header.sheets:
-            if next(pieces).method == MODEL and not takes(model, h, w, mode):
-                raise BadFile(f"names the model {model.name}, which codes no such pictures")
-
-
-def _decoded(piece: Piece, payload: bytes, model: Model | None, shape: tuple[int, int, int], mode: str) -> Sheet:
-    """Raises `BadFile`, `DecodedDiffers`."""
-    if piece.method == WEBP:
-        decoded = libraries.from_webp(payload, *shape)
-        if mode == "1":
-            decoded = decoded >> np.uint8(7)
-    elif piece.method == RAW:
-        decoded = libraries.from_raw(payload, *shape, mode)
-    else:
-        from bbans.image.codec import decode_tile
-
-        assert model is not None
+def _decoded(
+    header: Header, data: bytes, models: Callable[[bytes], Model], view: View, jobs: int
+) -> Iterator[tuple[Rectangle, Pixels | BbansError]]:
+    """The tiles in view, with their pixels or what is wrong with them. Damage is told before the slow part."""
+    grid = container.tile_grid(header.width, header.height, header.tile)
+    wanted = [number for number, tile in enumerate(grid) if view.of_tile(tile)]
+    payloads, sheets = container.payloads(header, data), len(header.sheets)
+    whole = []
+    for number in wanted:
         try:
-            decoded = decode_tile(model, payload, *shape)
-        except (BadFile, OutOfBits) as error:
-            # The payload is what was written: it is the arithmetic that went astray.
-            raise _differs() from error
-    if decoded.shape != shape or checksum(np.ascontiguousarray(decoded)) != piece.samples_sum:
-        raise _differs()
-    return decoded
+            for piece in range(number * sheets, (number + 1) * sheets):
+                container.check_payload(header, piece, payloads[piece])
+            whole.append(number)
+        except BadFile as error:
+            yield grid[number], error
+
+    def task(number: int) -> tuple[int, int, Sequence[Piece], list[bytes]]:
+        mine = slice(number * sheets, (number + 1) * sheets)
+        _, _, width, height = grid[number]
+        return height, width, header.pieces[mine], [bytes(payload) for payload in payloads[mine]]
+
+    load = partial(models, header.model_id) if header.model_id != NO_MODEL else None
+    decode = Decoder(load, header.mode, view.preview)
+    with closing(ordered(decode, map(task, whole), max(1, min(jobs, len(whole))))) as decoded:
+        yield from zip((grid[number] for number in whole), decoded, strict=True)
 
 
-def verify_picture(data: bytes, picture: Picture, models: Callable[[bytes], Model]) -> None:
-    """Raises a `BbansError` unless the bytes of a .bbans file hold that picture."""
-    decoded = decompress_picture(data, models)
-    if (decoded.mode, decoded.attributes) != (picture.mode, picture.attributes):
-        raise _differs()
-    if not np.array_equal(decoded.pixels, picture.pixels):
-        raise _differs()
-
-
-def _differs() -> DecodedDiffers:
-    return DecodedDiffers(
-        "decodes to other pixels than were encoded, though the file is undamaged: "
-        "this machine computes differently from the one that wrote the file"
-    )
+def verify_picture(
+    data: bytes,
+    picture: Picture,
+    models: Callable[[bytes], Model],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    jobs: int = 1,
+) -> None:
+    """Raises a `BbansError` unless the bytes of a .bbans file hold that picture. models, jobs: see
+    `decompress_picture`."""
+    header = Header.parse(data, limit=max_pixels)
+    said = header.mode, header.width, header.height, header.attributes
+    if said != (picture.mode, picture.width, picture.height, picture.attributes):
+        raise differs()
+    for tile, decoded in _decoded(header, data, models, ALL, jobs):
+        if isinstance(decoded, BbansError):
+            raise decoded
+        if not np.array_equal(decoded, _cut(picture.pixels, tile)):
+            raise differs()

@@ -61,7 +61,7 @@ def _foreign_model(data: bytes) -> bytes:
     from bbans.image.container import Header
 
     header = Header.parse(data)
-    payloads = list(container.payloads(header, data))
+    payloads = container.payloads(header, data)
     return container.join(Header(header.mode, header.width, header.height, 0, header.pieces, b"stranger"), payloads)
 
 

@@ -27,7 +27,11 @@ def file_of(payloads: list[bytes]) -> bytes:
 
 
 def read(data: bytes) -> list[bytes]:
-    return list(container.payloads(Header.parse(data), data))
+    header = Header.parse(data)
+    payloads = container.payloads(header, data)
+    for number, payload in enumerate(payloads):
+        container.check_payload(header, number, payload)
+    return [bytes(payload) for payload in payloads]
 
 
 def sealed(body: bytes) -> bytes:
@@ -172,9 +176,10 @@ def test_claims_are_checked(body: bytes, words: str) -> None:
 def test_absurd_sizes_are_refused() -> None:
     with pytest.raises(TooLarge, match="up to"):
         Header.parse(sealed(fields(2**31, 2**31, 0, 0)))
-    header = Header("L", 20_000, 20_000, 0, (Piece(0, checksum(b""), 0),), MODEL)
-    with pytest.raises(TooLarge):
-        header.pack()
+    data = Header("L", 20_000, 20_000, 0, (Piece(0, checksum(b""), 0),), MODEL).pack()
+    with pytest.raises(TooLarge, match="--max-pixels"):
+        Header.parse(data)
+    assert Header.parse(data, limit=400_000_000) == Header.parse(data, limit=None)
 
 
 def test_pack_refuses_nonsense() -> None:
@@ -189,9 +194,9 @@ def test_pack_refuses_nonsense() -> None:
 def test_tiles_cover_every_pixel_once(width: int, height: int, side: int) -> None:
     grid = container.tile_grid(width, height, side)
     assert len(grid) == container.tile_count(width, height, side)
-    covered = sorted((y + i, x + j) for y, x, h, w in grid for i in range(h) for j in range(w))
+    covered = sorted((y + i, x + j) for x, y, w, h in grid for i in range(h) for j in range(w))
     assert covered == [(y, x) for y in range(height) for x in range(width)]
-    assert grid == sorted(grid)
+    assert [(y, x) for x, y, _, _ in grid] == sorted((y, x) for x, y, _, _ in grid)
 
 
 @pytest.mark.parametrize(
