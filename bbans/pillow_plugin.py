@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, ImagePalette
 from bbans.errors import BadImage
 from bbans.image import metadata
 from bbans.image.container import MAGIC, SUFFIX, Header
-from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
+from bbans.image.modes import NOT_PILLOWS, PALETTE, PALETTE_ALPHA
 
 FORMAT = "BBANS"
 OPTIONS = ("model", "effort", "strip", "device", "threads")
@@ -29,12 +29,12 @@ class BbansImageFile(ImageFile.ImageFile):
         """Raises `BadFile`; `TooLarge` or Pillow's own error for too many pixels; `BadImage` for modes Pillow lacks."""
         assert self.fp is not None
         header = Header.read(self.fp)  # type: ignore[arg-type]
-        if MODES[header.mode].deep and header.mode != "I;16":
+        if header.mode in NOT_PILLOWS:
             raise BadImage(f"has mode {header.mode}, which Pillow does not have; bbans.bbans_decode takes it")
         self._size = header.width, header.height
         self._mode = header.mode
-        self.info.update(metadata.as_info(header.attributes))
-        self.text = metadata.texts(header.attributes)
+        self.info.update(metadata.as_info(header.mode, header.attributes))
+        self.text = dict(metadata.texts(header.attributes))
         if header.mode == "P":
             self.palette = ImagePalette.raw("RGB", header.attributes.get(PALETTE, b""))
             if alpha := header.attributes.get(PALETTE_ALPHA):

@@ -61,9 +61,10 @@ def compress(
 ) -> None:
     """Compress images, losslessly: photo.png becomes photo.png.bbans.
 
-    Takes PNG, JPEG, WebP, BMP, TIFF, PPM and GIF of Pillow's modes 1, L, LA, P, RGB, RGBA and I;16; - is standard
-    input. Keeps the pixels, their mode and metadata. What the model is not made for, such as drawings, is coded by WebP
-    if that is smaller. With --json, rates are in bits per dim.
+    Takes PNG, JPEG, WebP, BMP, TIFF, PPM and GIF of Pillow's modes 1, L, LA, P, RGB, RGBA and I;16, and all PNG of 16
+    bits (with pip install 'bbans[deep]'); - is standard input. Keeps the pixels, their mode and metadata. What the
+    model is not made for, such as drawings, is coded by WebP if that is smaller. With --json, rates are in bits per
+    dim.
 
     \b
     bbans compress photo.png                    writes photo.png.bbans

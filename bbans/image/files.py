@@ -1,7 +1,7 @@
 """Files in and out: pictures through Pillow, and bytes that appear under their name whole or not at all.
 
 Knows image formats and the file system; refuses to know how pictures are compressed. A picture is taken only if its
-pixels can be given back as they are: nothing is converted, reduced to 8 bits, flattened or rotated on the way.
+pixels can be given back as they are: nothing is converted, reduced to 8 bits or flattened on the way.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from bbans.errors import BadFile, BadImage, BadOutput, BbansError
-from bbans.image import metadata
+from bbans.image import metadata, png
 from bbans.image.container import MAX_PIXELS, check_size
-from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
+from bbans.image.modes import MODES, NOT_PILLOWS, PALETTE, PALETTE_ALPHA
 from bbans.image.picture import Picture
 from bbans.image.sheets import Pixels
 
@@ -36,16 +36,17 @@ LOSSLESS_SUFFIXES = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIF
 """Suffixes of the files that `write_picture` writes, and Pillow's names of their formats."""
 
 HOLDS = {
-    "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"},
+    "PNG": set(MODES),
     "TIFF": {"1", "L", "RGB", "RGBA", "I;16"},
     "BMP": {"1", "L", "RGB"},
     "PPM": {"1", "L", "RGB"},
 }
 """The modes that come back as they were from files of each format that `write_picture` writes."""
 
-SUPPORTED = "supported are 1, L, LA, P, RGB and RGBA of 8 bits per channel, and I;16 (grey of 16 bits)"
+SUPPORTED = "supported are 1, L, LA, P, RGB and RGBA of 8 bits per channel, I;16 (grey of 16 bits), and PNG of 16 bits"
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED, _ALPHA = 258, 338, 339, 1, 2
+_PICTURES = 0xB001  # how many a JPEG holds, in its "multi-picture" index
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -61,8 +62,8 @@ def read_picture(
     RGB or RGBA; uint16 likewise, of 16 bits per channel; or bool [h, w], which is mode "1".
 
     Pixels are taken as stored: an EXIF orientation or a colour profile is not applied, but kept with other metadata
-    (`bbans.image.metadata`), unless they are to be stripped. Raises `BadImage` or `TooLarge`;
-    the message begins with the path, if there is one.
+    (`bbans.image.metadata`), unless they are to be stripped. Only the orientation of a TIFF is applied, by Pillow, and
+    not kept. Raises `BadImage` or `TooLarge`; the message begins with the path, if there is one.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -83,21 +84,22 @@ def picture_size(path: Path) -> tuple[int, int, str]:
     with naming(path), open_regular(path, BadImage) as file, _opened(file) as image:
         check_size(*image.size)
         with _pillow_errors():
-            _check_exact(image)
-        return image.height, image.width, _mode_of(image)
+            deep = png.deep_mode(image)
+            (_check_single if deep else _check_exact)(image)
+        return image.height, image.width, deep or _mode_of(image)
 
 
 def to_pillow(picture: Picture) -> Image.Image:
     """The picture as a Pillow image of its mode. Raises `BadOutput` for the modes that Pillow doesn't have."""
     pixels, attributes = picture.pixels, picture.attributes
-    if MODES[picture.mode].deep and picture.mode != "I;16":
-        raise BadOutput(f"mode {picture.mode} is one that Pillow does not have")
+    if picture.mode in NOT_PILLOWS:
+        raise BadOutput(f"has mode {picture.mode}, which Pillow does not have; bbans.bbans_decode takes it")
     planes = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     image = Image.fromarray(planes.astype(bool) if picture.mode == "1" else planes)
     if picture.mode == "P":
         image = Image.frombytes("P", image.size, image.tobytes())
         image.putpalette(attributes[PALETTE])
-    image.info.update(metadata.as_info(attributes))
+    image.info.update(metadata.as_info(picture.mode, attributes))
     if alpha := attributes.get(PALETTE_ALPHA):
         image.info["transparency"] = alpha
     return image
@@ -117,9 +119,12 @@ def encoded(picture: Picture, suffix: str) -> bytes:
         raise BadOutput(f"{kind} files can't hold mode {picture.mode} exactly; PNG can")
     if kind != "PNG" and metadata.TRANSPARENT in picture.attributes:
         raise BadOutput(f"{kind} files can't hold a transparent colour; PNG can")
-    file = io.BytesIO()
+    options = metadata.save_options(kind, picture.mode, picture.attributes)
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
-    to_pillow(picture).save(file, kind, compress_level=1, **metadata.save_options(kind, picture.attributes))
+    if picture.mode in NOT_PILLOWS:
+        return png.encoded(picture.pixels, options)
+    file = io.BytesIO()
+    to_pillow(picture).save(file, kind, compress_level=1, **options)
     return file.getvalue()
 
 
@@ -150,11 +155,12 @@ _OF_ARRAYS = {(mode.dtype, mode.channels): name for name, mode in MODES.items() 
 
 def _from_file(file: BinaryIO, strip: bool, max_pixels: int) -> Picture:
     with _opened(file) as image:
-        return _from_pillow(image, strip, max_pixels)
+        mode = png.deep_mode(image)
+        return _from_deep(image, mode, strip, max_pixels) if mode else _from_pillow(image, strip, max_pixels)
 
 
 @contextlib.contextmanager
-def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+def _opened(file: IO[bytes]) -> Iterator[Image.Image]:
     """An image whose header was read."""
     with warnings.catch_warnings(), _no_limit():
         warnings.simplefilter("ignore")  # of metadata that isn't used
@@ -180,16 +186,24 @@ def _from_pillow(image: Image.Image, strip: bool, max_pixels: int) -> Picture:
     check_size(*image.size, max_pixels)
     with _pillow_errors():
         _check_exact(image)
-        image.load()
+        attributes = metadata.taken_from(image, strip=strip)
         _check_exact(image)
         mode = _mode_of(image)
         pixels: Pixels = np.array(image, dtype=MODES[mode].dtype)
-        attributes = {} if strip else metadata.taken_from(image)
         if mode == "P":
             attributes |= _palette(image)
-        elif strip and "transparency" in image.info:  # which says what the pixels look like
-            attributes["transparent"] = metadata.taken_from(image)["transparent"]
     return Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], mode, attributes)
+
+
+def _from_deep(image: Image.Image, mode: str, strip: bool, max_pixels: int) -> Picture:
+    """Of a PNG that is `png.deep_mode`: its pixels by imagecodecs, and what else it says by Pillow."""
+    check_size(*image.size, max_pixels)
+    with _pillow_errors():
+        _check_single(image)
+        pixels, told = png.decoded(image)
+        with _opened(told) as rest:
+            attributes = metadata.taken_from(rest, strip=strip)
+    return Picture(pixels, mode, attributes)
 
 
 def _mode_of(image: Image.Image) -> str:
@@ -217,7 +231,7 @@ def _pillow_errors() -> Iterator[None]:
         except (BbansError, MemoryError):
             raise
         except Exception as error:
-            raise BadImage(f"is damaged: Pillow cannot decode it ({error})") from error
+            raise BadImage(f"is damaged: it cannot be decoded ({error})") from error
 
 
 def _check_exact(image: Image.Image) -> None:
@@ -225,12 +239,26 @@ def _check_exact(image: Image.Image) -> None:
     mode = _mode_of(image)
     if mode not in MODES:
         raise BadImage(f"mode {mode} ({_MODES.get(mode, 'another kind')}) is not supported; {SUPPORTED}")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise BadImage(f"has {frames} frames; bbans takes single pictures")
+    _check_single(image)
+    if png.deep_mode(image):
+        raise BadImage(
+            "has 16 bits per channel, which Pillow's images do not hold; `bbans compress` takes the file, and "
+            "bbans.bbans_encode its pixels as an array"
+        )
     depth = _bit_depth(image)
     if depth > (16 if MODES[mode].deep else 8):
         raise BadImage(f"mode {image.mode} with {depth} bits per channel is not supported; {SUPPORTED}")
+
+
+def _check_single(image: Image.Image) -> None:
+    """Raises `BadImage` when the file holds several pictures, of which Pillow would give the first."""
+    frames = getattr(image, "n_frames", 1)
+    if image.format == "JPEG" and "mp" in image.info:  # with a gain map (Ultra HDR), of which Pillow says nothing
+        index = Image.Exif()
+        index.load(image.info["mp"])
+        frames = index.get(_PICTURES, 1)
+    if frames > 1:
+        raise BadImage(f"has {frames} frames, pages or other pictures, such as a gain map; bbans takes single pictures")
 
 
 _MODES = {
@@ -250,8 +278,6 @@ def _bit_depth(image: Image.Image) -> int:
     depth = 8
     for tile in getattr(image, "tile", ()):
         args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if image.format == "PNG" and str(args[0]).endswith((";16B", ";16L", ";16N")):
-            depth = 16
         if image.format == "PPM" and len(args) == 2 and isinstance(args[1], int):  # samples of 0..maxval
             if args[1] > 255:
                 depth = args[1].bit_length()

@@ -1,24 +1,32 @@
 """What image files say beside their pixels: taken from Pillow's images as attributes of a picture, and given back.
 
-    icc, exif, xmp       as they are; exif without the "Exif\\0\\0" that some formats put before it
+    icc, exif, xmp       as they are; exif without the "Exif\\0\\0" that some formats put before it. That of a TIFF is
+                         made of those of its tags that describe the picture
     comment              that of a JPEG or GIF
     dpi                  "x y", in decimals
     gamma, srgb          of PNG: the number, and the rendering intent
     chromaticity         of PNG: eight numbers
-    transparent          of PNG and GIF: the value, or three, of the transparent colour of modes 1, L and RGB
+    transparent          of PNG and GIF: the value, or three, of the transparent colour of grey, or of RGB
     text/KEY             of PNG: "t" and the text, or "i", the language, 0, the translated key, 0 and the text, in UTF-8
+    text-2/KEY ...       further ones of that key, in their order
 
 Numbers are in decimals with spaces between, as Python writes them, so that they come back as they were. What a format
-can't hold is left out of it; PNG holds all.
+can't hold is left out of it; PNG holds all. The orientation of a TIFF is applied by Pillow, and so no attribute.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
+from PIL.ExifTags import Base
+
+from bbans.image import png
+from bbans.image.modes import MODES
 
 EXIF_PREFIX = b"Exif\0\0"
 TRANSPARENT = "transparent"  # the only one here that says what pixels look like
@@ -34,16 +42,52 @@ _SAVED = {  # options of Pillow's `save` that are called as in `info`
     "BMP": ("dpi",),
 }
 PNG_UNIT = 100_000  # of gamma and chromaticity
+_TEXT = re.compile(r"text(?:-([1-9][0-9]{0,8}))?/(.*)", re.DOTALL)
+_DESCRIPTIVE = (  # of the tags of a TIFF
+    Base.ImageDescription,
+    Base.Make,
+    Base.Model,
+    Base.Software,
+    Base.DateTime,
+    Base.Artist,
+    Base.HostComputer,
+    Base.Copyright,
+    Base.Rating,
+    Base.RatingPercent,
+    Base.XPTitle,
+    Base.XPComment,
+    Base.XPAuthor,
+    Base.XPKeywords,
+    Base.XPSubject,
+)
 
 
-def taken_from(image: Image.Image) -> dict[str, bytes]:
-    """The attributes of an image that is loaded; those of a palette are not among them."""
+def taken_from(image: Image.Image, *, strip: bool = False) -> dict[str, bytes]:
+    """The attributes of an image, which is loaded by this; those of a palette are not among them. strip: only those
+    that say what pixels look like."""
+    given = [] if strip else png.texts(image)  # before the file is closed
+    image.load()
+    found = {} if strip else _told(image)
+    if image.mode != "P" and (numbers := _numbers(image.info.get("transparency"))) is not None:
+        found[TRANSPARENT] = b"1" if image.mode == "1" and numbers != b"0" else numbers  # Pillow says 255
+    seen: Counter[str] = Counter()
+    for key, text in given:
+        if key != XMP_KEY:
+            seen[key] += 1
+            number = f"-{seen[key]}" if seen[key] > 1 else ""
+            found[f"text{number}/{key}"] = _packed(text)
+    return found
+
+
+def _told(image: Image.Image) -> dict[str, bytes]:
+    """Of what is no text."""
     info = image.info
     found: dict[str, bytes] = {}
     for name, key in _AS_THEY_ARE.items():
         if isinstance(value := info.get(key), (bytes, str)) and value:
             found[name] = _bytes(value)
-    if isinstance(exif := info.get("exif"), bytes) and exif.removeprefix(EXIF_PREFIX):
+    exif = _tiff_exif(image) if image.format == "TIFF" else info.get("exif")
+    if isinstance(exif, bytes) and exif.removeprefix(EXIF_PREFIX):
         found["exif"] = exif.removeprefix(EXIF_PREFIX)
     if xmp := info.get("xmp") or info.get(XMP_KEY):
         found["xmp"] = _bytes(xmp)
@@ -52,54 +96,64 @@ def taken_from(image: Image.Image) -> dict[str, bytes]:
             found[name] = numbers
     if image.format == "TIFF" and info.get("dpi") == (1, 1):  # what Pillow says when the file says nothing
         del found["dpi"]
-    if image.mode != "P" and (numbers := _numbers(info.get("transparency"))) is not None:
-        found["transparent"] = b"1" if image.mode == "1" and numbers != b"0" else numbers  # Pillow says 255
-    for key, text in getattr(image, "text", {}).items():
-        if key != XMP_KEY:
-            found[f"text/{key}"] = _packed(text)
     return found
 
 
-def as_info(attributes: Mapping[str, bytes]) -> dict[str, Any]:
-    """What Pillow's images have in `info`, of the attributes that it knows."""
+def _tiff_exif(image: Image.Image) -> bytes:
+    """What a TIFF says in its own tags where others have EXIF: without those that say how its pixels are stored."""
+    tags, kept = image.getexif(), Image.Exif()
+    for tag in _DESCRIPTIVE:
+        if tag in tags:
+            kept[tag] = tags[tag]
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if found := tags.get_ifd(directory):
+            kept[directory] = {tag: value for tag, value in found.items() if tag != ExifTags.IFD.Interop}
+    return kept.tobytes() if kept else b""
+
+
+def as_info(mode: str, attributes: Mapping[str, bytes]) -> dict[str, Any]:
+    """What Pillow's images of that mode have in `info`, of the attributes that it knows."""
     info: dict[str, Any] = {key: attributes[name] for name, key in _AS_THEY_ARE.items() if name in attributes}
     if "exif" in attributes:
         info["exif"] = EXIF_PREFIX + attributes["exif"]
     if "xmp" in attributes:
         info["xmp"] = attributes["xmp"]
-    for name in (*_NUMBERS, "transparent"):
-        if name in attributes and (numbers := _parsed(name, attributes[name])):
-            info["transparency" if name == "transparent" else name] = numbers if len(numbers) > 1 else numbers[0]
+    for name in _NUMBERS:
+        if numbers := _parsed(name, attributes):
+            info[name] = numbers if len(numbers) > 1 else numbers[0]
+    if len(colour := _parsed(TRANSPARENT, attributes)) == MODES[mode].channels:
+        info["transparency"] = colour if len(colour) > 1 else colour[0]
     return info
 
 
-def texts(attributes: Mapping[str, bytes]) -> dict[str, str]:
-    """The texts by their keys, as Pillow's images of PNGs have them in `text`."""
-    kept = {name.removeprefix("text/"): value for name, value in attributes.items() if name.startswith("text/")}
-    return {key: _unpacked(value) for key, value in kept.items() if _is_key(key)}
+def texts(attributes: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """Keys and texts; those of one key are in their order."""
+    names = filter(None, map(_TEXT.fullmatch, attributes))
+    kept = [(name[2], int(name[1] or 1), attributes[name[0]]) for name in names]
+    return [(key, _unpacked(value)) for key, _, value in sorted(kept) if _is_key(key)]
 
 
-def save_options(kind: str, attributes: Mapping[str, bytes]) -> dict[str, Any]:
-    """For Pillow's `save` in that format."""
-    info = as_info(attributes)
+def save_options(kind: str, mode: str, attributes: Mapping[str, bytes]) -> dict[str, Any]:
+    """For Pillow's `save` in that format of a picture of that mode."""
+    info = as_info(mode, attributes)
     options: dict[str, Any] = {key: info[key] for key in _SAVED.get(kind, ()) if key in info}
     if kind != "PNG":
         return options
-    png = PngImagePlugin.PngInfo()
+    chunks = PngImagePlugin.PngInfo()
     if "gamma" in info:
-        png.add(b"gAMA", struct.pack(">I", round(info["gamma"] * PNG_UNIT)))
+        chunks.add(b"gAMA", struct.pack(">I", round(info["gamma"] * PNG_UNIT)))
     if "srgb" in info:
-        png.add(b"sRGB", bytes([int(info["srgb"])]))
+        chunks.add(b"sRGB", bytes([int(info["srgb"])]))
     if "chromaticity" in info:
-        png.add(b"cHRM", struct.pack(">8I", *(round(number * PNG_UNIT) for number in info["chromaticity"])))
+        chunks.add(b"cHRM", struct.pack(">8I", *(round(number * PNG_UNIT) for number in info["chromaticity"])))
     if "xmp" in info:
-        png.add_itxt(XMP_KEY, info["xmp"].decode("utf-8", "replace"))
-    for key, text in texts(attributes).items():
+        chunks.add_itxt(XMP_KEY, info["xmp"].decode("utf-8", "replace"))
+    for key, text in texts(attributes):
         if isinstance(text, PngImagePlugin.iTXt):
-            png.add_itxt(key, text, text.lang or "", text.tkey or "")
+            chunks.add_itxt(key, text, text.lang or "", text.tkey or "")
         else:
-            png.add_text(key, text)
-    return options | {"pnginfo": png}
+            chunks.add_text(key, text)
+    return options | {"pnginfo": chunks}
 
 
 def _bytes(value: bytes | str) -> bytes:
@@ -117,10 +171,10 @@ def _numbers(value: Any) -> bytes | None:
         return None
 
 
-def _parsed(name: str, data: bytes) -> tuple[int | float, ...]:
-    """The inverse of `_numbers`; nothing if these are none, or none that can be."""
+def _parsed(name: str, attributes: Mapping[str, bytes]) -> tuple[int | float, ...]:
+    """The inverse of `_numbers`, of an attribute; nothing if these are none, or none that can be."""
     try:
-        numbers = tuple(int(part) if name in _LARGEST else float(part) for part in data.split())
+        numbers = tuple(int(part) if name in _LARGEST else float(part) for part in attributes.get(name, b"").split())
     except ValueError:
         return ()
     possible = all(0 <= number <= _LARGEST.get(name, _LARGE) for number in numbers)

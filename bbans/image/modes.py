@@ -52,3 +52,6 @@ MODES = {
     "RGB;16": Mode(8, 3, ("RGB",), deep=True),
     "RGBA;16": Mode(9, 4, ("RGB", "L"), deep=True),
 }
+
+NOT_PILLOWS = {"LA;16", "RGB;16", "RGBA;16"}
+"""The modes that Pillow's images don't have."""

@@ -73,18 +73,6 @@ def test_inputs_and_other_outputs_are_never_overwritten(run: Callable, photo: Pa
     assert [json.loads(line)["input"] for line in result.out.splitlines()] == ["photo.png"]
 
 
-def _deep_png(path: Path) -> None:
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    ihdr = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    rows = chunk(b"IDAT", zlib.compress(bytes(7)))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + rows + chunk(b"IEND", b""))
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -92,7 +80,7 @@ def _deep_png(path: Path) -> None:
         (["folder"], "folder: is a directory"),
         (["text.png"], "text.png: is not an image that bbans reads"),
         (["half.png"], "half.png: is damaged"),
-        (["deep.png"], "deep.png: mode RGB with 16 bits per channel is not supported; supported are 1, L, LA, P, RGB"),
+        (["deep.ppm"], "deep.ppm: mode RGB with 16 bits per channel is not supported; supported are 1, L, LA, P, RGB"),
         (["inks.jpg"], "inks.jpg: mode CMYK (inks) is not supported; supported are"),
         (["photo.png", "-o", "none/x"], "none/x: there is no directory 'none'"),
         (["photo.png", "-m", "unheard-of"], "no model 'unheard-of'"),
@@ -104,7 +92,7 @@ def test_bad_inputs(arguments: list[str], words: str, run: Callable, photo: Path
     (tmp_path / "text.png").write_text("text")
     (tmp_path / "half.png").write_bytes(photo.read_bytes()[:80])
     Image.new("CMYK", (2, 2)).save(tmp_path / "inks.jpg")
-    _deep_png(tmp_path / "deep.png")
+    (tmp_path / "deep.ppm").write_bytes(b"P6 1 1 65535\n" + bytes(6))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     result = run("compress", *arguments)
     assert result.code == 1

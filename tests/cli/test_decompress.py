@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import types
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from bbans.cli.decompress import png_name
+from bbans.image.files import read_picture
+from tests.image.test_png import COLOURS, deep_pixels, deep_png
 
 
 @pytest.fixture
@@ -40,6 +43,20 @@ def test_default_names(name: str, png: str) -> None:
 def test_lossless_outputs(name: str, run: Callable, packed: Path) -> None:
     assert run("decompress", "packed.bbans", "-o", name).code == 0
     assert Image.open(name).tobytes() == Image.open("photo.png").tobytes()
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("mode", COLOURS)
+def test_png_of_16_bits(mode: str, interlaced: bool, run: Callable) -> None:
+    before = deep_png(deep_pixels(mode), mode, interlaced=interlaced)
+    Path("x.png").write_bytes(before)
+    assert run("compress", "x.png").code == 0 and mode in run("info", "x.png.bbans").out
+    assert run("decompress", "x.png.bbans", "-f").code == 0
+    one, other = read_picture(io.BytesIO(before)), read_picture(Path("x.png"))
+    assert (one.mode, one.attributes) == (other.mode, other.attributes)
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    result = run("decompress", "x.png.bbans", "-o", "x.tiff")
+    assert result.code == 1 and result.err == f"bbans: TIFF files can't hold mode {mode} exactly; PNG can\n"
 
 
 def test_json(run: Callable, packed: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bbans.errors import BadFile, BadImage, BadOutput, BbansError, TooLarge
 from bbans.image import files
@@ -21,15 +21,22 @@ Pixels = Callable[..., np.ndarray]
 
 
 def png(
-    width: int, height: int, depth: int, colour: int, rows: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
+    width: int,
+    height: int,
+    depth: int,
+    colour: int,
+    rows: bytes,
+    extra: tuple[tuple[bytes, bytes], ...] = (),
+    behind: tuple[tuple[bytes, bytes], ...] = (),
+    interlaced: bool = False,
 ) -> bytes:
-    """A PNG that Pillow itself would not write."""
+    """A PNG that Pillow itself would not write, with chunks before and behind the pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    chunks = [(b"IHDR", ihdr), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    chunks = [(b"IHDR", ihdr), *extra, (b"IDAT", zlib.compress(rows)), *behind, (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
 
 
@@ -145,12 +152,19 @@ def test_grey_png_of_2_and_4_bits_is_exact(depth: int, row: bytes, values: list[
     assert picture.mode == "L" and picture.pixels.ravel().tolist() == values
 
 
-def test_exif_orientation_leaves_the_pixels_alone(random_pixels: Pixels) -> None:
-    image = Image.fromarray(random_pixels(4, 6, 3))
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_orientation(kind: str, orientation: int, random_pixels: Pixels) -> None:
+    """It leaves the pixels alone, but for a TIFF's, and the picture is shown as it was."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    picture = read_picture(io.BytesIO(saved(image, "PNG", exif=exif)))
-    assert picture.pixels.tobytes() == image.tobytes()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(random_pixels(4, 6, 3)), kind, exif=exif, lossless=True)
+    picture = read_picture(io.BytesIO(data))
+    assert (picture.width, picture.height) == ((4, 6) if kind == "TIFF" and orientation > 4 else (6, 4))
+    before, after = (Image.open(io.BytesIO(file)) for file in (data, bytes(files.encoded(picture, ".png"))))
+    assert ImageOps.exif_transpose(after).tobytes() == ImageOps.exif_transpose(before).tobytes()
+    if kind != "TIFF":
+        assert after.tobytes() == before.tobytes() and after.getexif()[0x0112] == orientation
 
 
 def test_jpeg_gives_pillows_pixels(random_pixels: Pixels) -> None:
@@ -163,12 +177,20 @@ def test_jpeg_gives_pillows_pixels(random_pixels: Pixels) -> None:
 SMALL = Image.new("RGB", (2, 2))
 
 
+def several(kind: str, **options: object) -> bytes:
+    """A file of two pictures."""
+    return saved(SMALL.copy(), kind, save_all=True, append_images=[Image.new("RGB", (2, 2), "red")], **options)
+
+
+def ultra_hdr(mpo: bytes) -> bytes:
+    """What phones write: a JPEG whose second picture is a gain map. Newer versions of Pillow don't call it MPO."""
+    says = b'http://ns.adobe.com/xap/1.0/\0<a hdrgm:Version="1.0"/>'
+    return mpo[:2] + b"\xff\xe1" + struct.pack(">H", len(says) + 2) + says + mpo[2:]
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (png(1, 1, 16, 2, b"\0" + bytes(6)), "16 bits per channel"),
-        (png(1, 1, 16, 6, b"\0" + bytes(8)), "RGBA"),
-        (png(1, 1, 16, 4, b"\0" + bytes(4)), "16 bits per channel"),
         (saved(SMALL.convert("CMYK"), "JPEG"), "CMYK"),
         (tiff((16, 16, 16), [bytes(24)]), "16 bits per channel"),
         (tiff((16, 16, 16), [bytes(8)] * 3, planar=2), "16 bits per channel"),
@@ -178,8 +200,9 @@ SMALL = Image.new("RGB", (2, 2))
         (b"P6 1 1 1023\n" + bytes(6), "10 bits per channel"),
         (b"P5 1 1 100\n" + bytes(1), "from 0 to 100"),
         (b"P5 1 1 65535\n" + bytes(2), "mode I"),
-        (saved(SMALL, "PNG", save_all=True, append_images=[Image.new("RGB", (2, 2), "red")]), "2 frames"),
-        (saved(SMALL, "TIFF", save_all=True, append_images=[SMALL]), "2 frames"),
+        *((several(kind), "2 frames") for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO")),
+        (several("PNG", default_image=True), "2 frames"),
+        (ultra_hdr(several("MPO")), "2 frames"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[:4].decode("latin-1"),
 )
@@ -189,9 +212,15 @@ def test_what_would_lose_something_is_refused(data: bytes, words: str) -> None:
     assert "supported" in str(caught.value) or "single" in str(caught.value)
 
 
-def test_16_bits_are_noticed_in_an_open_pillow_image() -> None:
-    with pytest.raises(BadImage, match="16 bits"):
-        read_picture(Image.open(io.BytesIO(png(1, 1, 16, 2, b"\0" + bytes(6)))))
+def test_a_picture_that_could_have_frames_is_taken() -> None:
+    for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
+        assert read_picture(io.BytesIO(saved(SMALL.copy(), kind, save_all=True))).width == 2
+
+
+@pytest.mark.parametrize(("colour", "samples"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bits_are_noticed_in_an_open_pillow_image(colour: int, samples: int) -> None:
+    with pytest.raises(BadImage, match=r"16 bits .*bbans_encode"):
+        read_picture(Image.open(io.BytesIO(png(1, 1, 16, colour, bytes(1 + 2 * samples)))))
 
 
 @pytest.mark.parametrize("data", [b"", b"no image at all", b"\xbbans" + bytes(40), b"\x89PNG\r\n\x1a\n"])

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 import bbans
-from bbans.errors import BadOutput
-from bbans.image import metadata
+from bbans.errors import BadImage, BadOutput
+from bbans.image import metadata, png
 from bbans.image.files import encoded, read_picture, to_pillow, write_picture
+from bbans.image.modes import MODES
 from bbans.image.picture import Picture
 
 pytestmark = pytest.mark.usefixtures("fake_codec", "fake_zoo")
@@ -45,12 +46,12 @@ def full_png(mode: str = "RGB", *, icc: bool = True, **more: Any) -> bytes:
     return file.getvalue()
 
 
-def chunks(png: bytes) -> dict[bytes, bytes]:
+def chunks(data: bytes) -> dict[bytes, bytes]:
     """By their kinds, but for pixels and texts."""
     found, at = {}, 8
-    while at < len(png):
-        size, kind = struct.unpack_from(">I4s", png, at)
-        found[kind] = png[at + 8 : at + 8 + size]
+    while at < len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        found[kind] = data[at + 8 : at + 8 + size]
         at += 12 + size
     return {kind: data for kind, data in found.items() if kind not in (b"IDAT", b"zTXt", b"tEXt", b"iTXt", b"iCCP")}
 
@@ -99,6 +100,47 @@ def test_of_other_formats(kind: str) -> None:
     assert Image.open(io.BytesIO(bytes(encoded(read_picture(file), ".png")))).getexif()[0x010F] == "A maker"
 
 
+def test_of_tiff() -> None:
+    told, file = exif(), io.BytesIO()
+    told.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2020:01:01 00:00:00"
+    told.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (1.0, 2.0, 3.5)
+    Image.new("RGB", (3, 2)).save(file, "TIFF", exif=told.tobytes())
+    kept = Image.open(io.BytesIO(bytes(encoded(read_picture(file), ".png")))).getexif()
+    assert set(kept) == {ExifTags.Base.Make, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+    assert kept[ExifTags.Base.Make] == "A maker"
+    assert kept.get_ifd(ExifTags.IFD.Exif) == {ExifTags.Base.DateTimeOriginal: "2020:01:01 00:00:00"}
+    assert kept.get_ifd(ExifTags.IFD.GPSInfo) == {ExifTags.GPS.GPSLatitude: (1.0, 2.0, 3.5)}
+
+
+def test_several_texts_of_one_key() -> None:
+    info, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    for number in range(12):
+        info.add_text("Comment", f"{number}", zip=number % 2 == 1)
+        info.add_itxt("Comment", f"\u0141 {number}", "pl", "Uwaga", zip=number % 2 == 0)
+    info.add(b"tEXt", b"Title\0once", after_idat=True)
+    info.add(b"tEXt", b"Comment\0last", after_idat=True)
+    Image.new("L", (1, 1)).save(file, "PNG", pnginfo=info)
+    before = png.texts(Image.open(file))
+    kept = read_picture(file).attributes
+    assert len(kept) == 26 and kept["text/Comment"] == b"t0" and kept["text-25/Comment"] == b"tlast"
+    after = through(file.getvalue())
+    assert png.texts(Image.open(io.BytesIO(after))) == before[:-2] + before[:-3:-1]  # by their keys
+    assert Image.open(io.BytesIO(bbans.compress(Image.open(file)))).text["Comment"] == "last"
+
+
+def test_texts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    info, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    for _ in range(3):
+        info.add_text("Comment", "x" * 1000, zip=True)
+    Image.new("L", (1, 1)).save(file, "PNG", pnginfo=info)
+    image = Image.open(file)
+    for limit in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY"):
+        with monkeypatch.context() as patched:
+            patched.setattr(PngImagePlugin, limit, 999 if limit == "MAX_TEXT_CHUNK" else 2999)
+            with pytest.raises(BadImage, match="damaged"):
+                read_picture(image)
+
+
 @pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".ppm"])
 def test_formats_that_hold_less(suffix: str, tmp_path: Path) -> None:
     picture = read_picture(io.BytesIO(full_png()))
@@ -124,7 +166,7 @@ def test_the_plugin_tells_them_without_decoding(tmp_path: Path, monkeypatch: pyt
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
-    assert metadata.as_info({"dpi": b"x y", "gamma": b"", "srgb": b"1e", "icc": b"profile"}) == {
+    assert metadata.as_info("L", {"dpi": b"x y", "gamma": b"", "srgb": b"1e", "icc": b"profile"}) == {
         "icc_profile": b"profile"
     }
     image = Image.new("L", (1, 1))
@@ -133,14 +175,22 @@ def test_numbers_that_are_none_are_left_out() -> None:
 
 
 NAMES = st.sampled_from(
-    ["icc", "exif", "xmp", *metadata._COUNTS, "comment", "text/", "text/A", "text/\u0141", "text/\0", "x"]
+    ["icc", "exif", "xmp", *metadata._COUNTS, "comment", "text/", "text/A", "text-2/A", "text/\u0141", "text/\0", "x"]
 )
 NUMBERS = st.lists(st.integers() | st.floats(), max_size=9).map(lambda numbers: " ".join(map(repr, numbers)).encode())
 
 
-@given(st.dictionaries(NAMES, st.binary(max_size=30) | NUMBERS | st.just(b"i\0\0\xff"), max_size=6))
-def test_whatever_attributes_say_pictures_are_written(attributes: dict[str, bytes]) -> None:
-    picture = Picture(np.zeros((2, 3, 1), np.uint8), "L", attributes)
-    to_pillow(picture)
-    for suffix in (".png",) if "transparent" in attributes else (".png", ".tiff", ".bmp", ".ppm"):
+COLOURS = st.sampled_from([b"1", b"1 2 3", b"65535"])
+
+
+@given(
+    st.dictionaries(NAMES, st.binary(max_size=30) | NUMBERS | COLOURS | st.just(b"i\0\0\xff"), max_size=6),
+    st.sampled_from(["L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16"]),
+)
+def test_whatever_attributes_say_pictures_are_written(attributes: dict[str, bytes], mode: str) -> None:
+    picture = Picture(np.zeros((2, 3, MODES[mode].channels), MODES[mode].dtype), mode, attributes)
+    suffixes = (
+        (".png", ".tiff", ".bmp", ".ppm") if mode in ("L", "RGB") and "transparent" not in attributes else (".png",)
+    )
+    for suffix in suffixes:
         assert Image.open(io.BytesIO(bytes(encoded(picture, suffix)))).size == (3, 2)
