@@ -8,7 +8,7 @@ import pytest
 from bbans import zoo
 from bbans.errors import BadFile
 from bbans.exact import selftest
-from bbans.image.codec import decode_tile, decode_tiles, encode_tile, encode_tiles
+from bbans.image.codec import decode_preview, decode_tile, decode_tiles, encode_tile, encode_tiles
 from bbans.image.fields import read_varint
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 2), (17, 31), (40, 36)]
@@ -48,6 +48,16 @@ def test_the_same_pixels_come_back(model: zoo.Model, kind: str, shape: tuple[int
     payload, stats = encode_tile(model, pixels)
     assert stats.dims == pixels.size and stats.elbo is None
     np.testing.assert_array_equal(decode_tile(model, payload, *pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_preview_is_made_of_the_coarser_levels(model: zoo.Model, shape: tuple[int, int], channels: int) -> None:
+    pixels = picture("smooth", *shape, channels)
+    payload, _ = encode_tile(model, pixels)
+    for levels in (1, 2, 7):
+        preview = decode_preview(model, payload, *pixels.shape, levels)
+        np.testing.assert_array_equal(preview, pixels[:: 1 << levels, :: 1 << levels])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import bbans
-from bbans.errors import BadFile, BadImage, DecodedDiffers, OutOfBits, TooLarge
+from bbans import zoo
+from bbans.errors import BadFile, BadImage, BbansError, DecodedDiffers, OutOfBits, TooLarge
 from bbans.image import container
-from bbans.image.picture import Picture, compress_picture, decompress_picture
+from bbans.image.modes import MODES
+from bbans.image.picture import Picture, compress_picture, decompress_picture, verify_picture
+from bbans.image.view import View
 
 Pixels = Callable[..., np.ndarray]
 
@@ -93,6 +98,73 @@ def test_every_flipped_bit_is_noticed(fake_codec: types.ModuleType, random_pixel
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BadFile):
             decode(bytes(damaged))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "LA", "RGB;16"])
+@pytest.mark.parametrize("view", [View((17, 3, 20, 30)), View(preview=2), View((5, 14, 28, 5), 1)], ids=str)
+def test_a_view_decodes_what_it_shows(
+    mode: str,
+    view: View,
+    fake_codec: types.ModuleType,
+    small_tiles: None,
+    random_pixels: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pixels = random_pixels(40, 41, MODES[mode].channels)
+    picture = Picture(pixels * np.uint16(255) if MODES[mode].deep else pixels, mode)
+    data = encode(picture)
+    decoded = []
+    for name in ("decode_tile", "decode_preview"):
+        plain = getattr(fake_codec, name)
+        monkeypatch.setattr(fake_codec, name, lambda *args, plain=plain: decoded.append(args) or plain(*args))
+    out = decompress_picture(data, lambda _: Model(), view=view)
+    x, y, w, h = view.region or (0, 0, 41, 40)
+    rows, columns = np.arange(y, y + h), np.arange(x, x + w)
+    rows, columns = rows[rows % view.step == 0], columns[columns % view.step == 0]
+    np.testing.assert_array_equal(out.pixels, picture.pixels[np.ix_(rows, columns)])
+    touched = len({row // 16 for row in rows}) * len({column // 16 for column in columns})
+    assert len(decoded) == touched * len(MODES[mode].sheets)
+
+
+def test_what_is_left_of_a_damaged_file(fake_codec: types.ModuleType, small_tiles: None, random_pixels: Pixels) -> None:
+    picture = picture_of(random_pixels(33, 40, 3))  # tiles of 16: three a row, three rows
+    data = bytearray(encode(picture))
+    begin = len(data) - sum(piece.size for piece in container.Header.parse(bytes(data)).pieces)
+    data[begin] ^= 1  # in the first tile
+    data[-3:] = b""  # of the last one
+    lost: list[BbansError] = []
+    out = decompress_picture(bytes(data), lambda _: Model(), lost=lost)
+    assert [str(error).partition(": ")[2] for error in lost] == [
+        "the checksum of tile 1 of 9 (0,0,16,16) does not match",
+        "the checksum of tile 9 of 9 (32,32,8,1) does not match",
+    ]
+    expected = picture.pixels.copy()
+    expected[:16, :16] = expected[32:, 32:] = 0
+    np.testing.assert_array_equal(out.pixels, expected)
+    with pytest.raises(BadFile, match="truncated"):
+        decode(bytes(data))
+    whole_tile = View((16, 0, 16, 16))
+    with pytest.raises(BadFile, match="truncated"):
+        decompress_picture(bytes(data), lambda _: Model(), view=whole_tile)
+    data = bytearray(encode(picture))
+    data[begin] ^= 1
+    out = decompress_picture(bytes(data), lambda _: Model(), view=whole_tile)  # of other tiles nothing is asked
+    np.testing.assert_array_equal(out.pixels, picture.pixels[:16, 16:32])
+
+
+def test_tiles_in_processes(tiny_models: dict[int, Path], small_tiles: None, random_pixels: Pixels) -> None:
+    picture = picture_of(random_pixels(20, 30, 3))
+    load = functools.partial(zoo.load, tiny_models[0], device="cpu", threads=1)
+    model = load()
+    data, report = compress_picture(picture, model, want_elbo=True)
+    assert compress_picture(picture, model, want_elbo=True, jobs=2, load=load) == (data, report)
+    find = functools.partial(zoo.load_by_id, search=tiny_models[0].parent, device="cpu", threads=1)
+    verify_picture(data, picture, find, jobs=2)
+    damaged = bytearray(data)
+    damaged[-1] ^= 1
+    lost: list[BbansError] = []
+    out = decompress_picture(bytes(damaged), find, lost=lost, jobs=2)
+    assert len(lost) == 1 and np.array_equal(out.pixels[:16], picture.pixels[:16])
 
 
 def test_pictures_are_checked(fake_codec: types.ModuleType) -> None:
