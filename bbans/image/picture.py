@@ -8,7 +8,7 @@ library (`bbans.image.libraries`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ import numpy as np
 from bbans.errors import BadFile, BadImage, DecodedDiffers, OutOfBits
 from bbans.image import container, libraries
 from bbans.image import effort as effort_levels
-from bbans.image.container import MODEL, NO_MODEL, RAW, WEBP, Header, Piece, checksum
+from bbans.image.container import MODEL, NO_MODEL, RAW, TOGETHER, WEBP, Header, Piece, checksum
 from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA, SHEET_CHANNELS
+from bbans.image.seen import from_seen, to_seen
 from bbans.image.sheets import Pixels, Sheet, put_together, take_apart
 
 if TYPE_CHECKING:
@@ -46,11 +47,7 @@ class Picture:
             raise BadImage("has no pixels")
         if self.mode == "1" and pixels.max() > 1:
             raise BadImage("has other values than 0 and 1, but mode 1")
-        colours = len(self.attributes.get(PALETTE, b""))
-        if (self.mode == "P") != (PALETTE in self.attributes) or colours % 3 or colours > 768:
-            raise BadImage("has no palette of up to 256 colours")
-        if len(self.attributes.get(PALETTE_ALPHA, b"")) > colours // 3:
-            raise BadImage("has transparent colours that are not in its palette")
+        check_palette(self.mode, self.attributes)
 
     @property
     def width(self) -> int:
@@ -59,6 +56,15 @@ class Picture:
     @property
     def height(self) -> int:
         return self.pixels.shape[0]
+
+
+def check_palette(mode: str, attributes: Mapping[str, bytes]) -> None:
+    """Raises `BadImage` unless the attributes have a palette where the mode has one."""
+    colours = len(attributes.get(PALETTE, b""))
+    if (mode == "P") != (PALETTE in attributes) or colours % 3 or colours > 768:
+        raise BadImage("has no palette of up to 256 colours")
+    if len(attributes.get(PALETTE_ALPHA, b"")) > colours // 3:
+        raise BadImage("has transparent colours that are not in its palette")
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,9 @@ def compress_picture(
 ) -> tuple[bytes, Report]:
     """The bytes of a .bbans file. `want_elbo` also has the −ELBO computed, which takes time; so does more effort.
 
-    Each sheet of each tile is coded by the model, by WebP or not at all, whichever is smallest; WebP is only tried on
-    what may be no photograph, and a sheet that it does well with is given no other chance. by_model: what the model
+    Each sheet of each tile is coded by the model, by WebP or not at all, or all sheets of a tile by WebP together,
+    whichever is smallest; WebP is only tried on what may be no photograph, and a sheet that it does well with is given
+    no other chance. by_model: what the model
     takes is coded by it, even if that is larger. Raises `TooLarge`, and `BadImage` when the model takes no such picture
     of mode L or RGB.
     """
@@ -142,16 +149,17 @@ def compress_picture(
     def coded(sheets: list[Sheet]) -> list[_Coded]:
         both = zip(sheets, names, strict=True)
         options: dict[str, Any] = {"want_elbo": want_elbo, "effort": effort, "by_model": by_model}
-        return [_smallest(sheet, mode, model, **options) for sheet, mode in both]
+        made = [_smallest(sheet, mode, model, **options) for sheet, mode in both]
+        return made if by_model else _shorter(made, _together(sheets, picture))
 
     side = container.tile_side(width, height)
-    whole = _whole(sheets, names) if side and not by_model else None
-    if whole is not None and 8 * sum(len(one.payload) for one in whole) <= libraries.PLAIN * picture.pixels.size:
+    whole = _whole(sheets, picture) if side and not by_model else None
+    if whole is not None and 8 * _bytes(whole) <= libraries.PLAIN * picture.pixels.size:
         side, made = 0, whole
     else:
         grid = container.tile_grid(width, height, side)
         made = [one for y, x, h, w in grid for one in coded([_cut(sheet, y, x, h, w) for sheet in sheets])]
-        if whole is not None and sum(len(one.payload) for one in whole) < sum(len(one.payload) for one in made):
+        if whole is not None and _bytes(whole) < _bytes(made):
             side, made = 0, whole
     used = model.id if any(one.method == MODEL for one in made) else NO_MODEL
     header = Header(picture.mode, width, height, side, tuple(one.piece for one in made), used, picture.attributes)
@@ -172,30 +180,55 @@ def _smallest(sheet: Sheet, mode: str, model: Model, *, want_elbo: bool, effort:
     from bbans.image.codec import encode_tile, takes
 
     height, width, _ = sheet.shape
-    made: list[_Coded] = []
     modelled = takes(model, height, width, mode)
-    if not modelled or (not by_model and libraries.looks_synthetic(sheet)):
-        webp = libraries.to_webp(_full(sheet, mode))
-        made += [] if webp is None else [_Coded.by_library(WEBP, webp, sheet)]
-        modelled = modelled and (webp is None or 8 * len(webp) > libraries.PLAIN * sheet.size)
-    if modelled:
+    tried = not modelled or (not by_model and libraries.looks_synthetic(sheet))
+    made = _by_webp(sheet, mode) if tried else []
+    if modelled and not (made and 8 * _bytes(made) <= libraries.PLAIN * sheet.size):
         payload, stats = encode_tile(model, sheet, want_elbo=want_elbo, effort=effort)
         made.append(_Coded(MODEL, payload, checksum(sheet), stats.net, stats.initial, stats.elbo))
         if by_model:
             return made[-1]
+        if not tried and libraries.quick_size(sheet) < len(payload):  # no photograph after all: a few greys, dithered
+            made += _by_webp(sheet, mode)
     if not made or min(len(one.payload) for one in made) >= libraries.raw_size(sheet, mode):
         made.append(_Coded.by_library(RAW, libraries.to_raw(sheet, mode), sheet))
     return min(made, key=lambda one: len(one.payload))
 
 
-def _whole(sheets: list[Sheet], names: tuple[str, ...]) -> list[_Coded] | None:
+def _by_webp(sheet: Sheet, mode: str) -> list[_Coded]:
+    """The sheet by WebP; none where WebP can't."""
+    webp = libraries.to_webp(_full(sheet, mode))
+    return [] if webp is None else [_Coded.by_library(WEBP, webp, sheet)]
+
+
+def _together(sheets: list[Sheet], picture: Picture) -> list[_Coded] | None:
+    """All sheets of a tile by one WebP, if its mode has that and they may be no photograph."""
+    mode = picture.mode
+    if not MODES[mode].together or not (mode == "P" or all(map(libraries.looks_synthetic, sheets))):
+        return None
+    seen = to_seen(sheets, mode, picture.attributes)
+    webp = None if seen is None else libraries.to_webp(seen)
+    if webp is None:
+        return None
+    return [_Coded.by_library(TOGETHER, b"" if i else webp, sheet) for i, sheet in enumerate(sheets)]
+
+
+def _whole(sheets: list[Sheet], picture: Picture) -> list[_Coded] | None:
     """All sheets by WebP in one piece, if they may be no photograph."""
     if not all(map(libraries.looks_synthetic, sheets)):
         return None
-    payloads = [libraries.to_webp(_full(sheet, mode)) for sheet, mode in zip(sheets, names, strict=True)]
-    both = zip(payloads, sheets, strict=True)
-    made = [_Coded.by_library(WEBP, payload, sheet) for payload, sheet in both if payload is not None]
-    return made if len(made) == len(sheets) else None
+    made = [
+        one for sheet, mode in zip(sheets, MODES[picture.mode].sheets, strict=True) for one in _by_webp(sheet, mode)
+    ]
+    return _shorter(made, _together(sheets, picture)) if len(made) == len(sheets) else None
+
+
+def _shorter(made: list[_Coded], other: list[_Coded] | None) -> list[_Coded]:
+    return made if other is None or _bytes(made) <= _bytes(other) else other
+
+
+def _bytes(made: list[_Coded]) -> int:
+    return sum(len(one.payload) for one in made)
 
 
 def _cut(sheet: Sheet, y: int, x: int, height: int, width: int) -> Sheet:
@@ -221,13 +254,13 @@ def decompress_picture(data: bytes, models: Callable[[bytes], Model]) -> Picture
     shape = (header.height, header.width)
     sheets = [np.empty((*shape, SHEET_CHANNELS[mode]), np.uint8) for mode in header.sheets]
     pieces = zip(header.pieces, payloads, strict=True)
-    for y, x, h, w in grid:
-        for sheet, mode in zip(sheets, header.sheets, strict=True):
-            piece, payload = next(pieces)
-            sheet[y : y + h, x : x + w] = _decoded(piece, payload, model, (h, w, sheet.shape[2]), mode)
-    attributes = header.attributes
     try:
-        return Picture(put_together(sheets, header.mode), header.mode, attributes)
+        check_palette(header.mode, header.attributes)
+        for y, x, h, w in grid:
+            tile = [next(pieces) for _ in sheets]
+            for sheet, decoded in zip(sheets, _tile(tile, header, model, h, w), strict=True):
+                sheet[y : y + h, x : x + w] = decoded
+        return Picture(put_together(sheets, header.mode), header.mode, header.attributes)
     except BadImage as error:
         raise BadFile(f"is of no bbans: {error}") from error
 
@@ -243,26 +276,38 @@ def _check_takes(model: Model, header: Header, grid: list[tuple[int, int, int, i
                 raise BadFile(f"names the model {model.name}, which codes no such pictures")
 
 
+def _tile(
+    tile: Sequence[tuple[Piece, bytes]], header: Header, model: Model | None, height: int, width: int
+) -> list[Sheet]:
+    """All sheets of a tile. Raises `BadFile`, `DecodedDiffers`."""
+    if tile[0][0].method == TOGETHER:
+        made = from_seen(libraries.from_webp(tile[0][1], height, width, 4), header.mode, header.attributes)
+    else:
+        both = zip(tile, header.sheets, strict=True)
+        made = [_decoded(*one, model, (height, width, SHEET_CHANNELS[mode]), mode) for one, mode in both]
+    for sheet, (piece, _), mode in zip(made, tile, header.sheets, strict=True):
+        if sheet.shape != (height, width, SHEET_CHANNELS[mode]):
+            raise _differs()
+        if checksum(np.ascontiguousarray(sheet)) != piece.samples_sum:
+            raise _differs()
+    return made
+
+
 def _decoded(piece: Piece, payload: bytes, model: Model | None, shape: tuple[int, int, int], mode: str) -> Sheet:
-    """Raises `BadFile`, `DecodedDiffers`."""
+    """A sheet of its own. Raises `BadFile`, `DecodedDiffers`."""
     if piece.method == WEBP:
         decoded = libraries.from_webp(payload, *shape)
-        if mode == "1":
-            decoded = decoded >> np.uint8(7)
-    elif piece.method == RAW:
-        decoded = libraries.from_raw(payload, *shape, mode)
-    else:
-        from bbans.image.codec import decode_tile
+        return decoded >> np.uint8(7) if mode == "1" else decoded
+    if piece.method == RAW:
+        return libraries.from_raw(payload, *shape, mode)
+    from bbans.image.codec import decode_tile
 
-        assert model is not None
-        try:
-            decoded = decode_tile(model, payload, *shape)
-        except (BadFile, OutOfBits) as error:
-            # The payload is what was written: it is the arithmetic that went astray.
-            raise _differs() from error
-    if decoded.shape != shape or checksum(np.ascontiguousarray(decoded)) != piece.samples_sum:
-        raise _differs()
-    return decoded
+    assert model is not None
+    try:
+        return decode_tile(model, payload, *shape)
+    except (BadFile, OutOfBits) as error:
+        # The payload is what was written: it is the arithmetic that went astray.
+        raise _differs() from error
 
 
 def verify_picture(data: bytes, picture: Picture, models: Callable[[bytes], Model]) -> None:
