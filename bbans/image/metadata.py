@@ -26,6 +26,7 @@ XMP_KEY = "XML:com.adobe.xmp"
 _AS_THEY_ARE = {"icc": "icc_profile", "comment": "comment"}
 _NUMBERS = ("dpi", "gamma", "srgb", "chromaticity")
 _COUNTS = {"dpi": (2,), "gamma": (1,), "srgb": (1,), "chromaticity": (8,), "transparent": (1, 3)}  # how many there are
+_TRANSPARENT = {"1": 1, "L": 1, "I;16": 1, "RGB": 3}  # numbers of a colour
 _LARGEST = {"srgb": 3, "transparent": 65535}  # and integers; others are at most
 _LARGE = 20_000
 _SAVED = {  # options of Pillow's `save` that are called as in `info`
@@ -60,16 +61,18 @@ def taken_from(image: Image.Image) -> dict[str, bytes]:
     return found
 
 
-def as_info(attributes: Mapping[str, bytes]) -> dict[str, Any]:
-    """What Pillow's images have in `info`, of the attributes that it knows."""
+def as_info(attributes: Mapping[str, bytes], mode: str) -> dict[str, Any]:
+    """What Pillow's images of that mode have in `info`, of the attributes that it knows."""
     info: dict[str, Any] = {key: attributes[name] for name, key in _AS_THEY_ARE.items() if name in attributes}
     if "exif" in attributes:
         info["exif"] = EXIF_PREFIX + attributes["exif"]
     if "xmp" in attributes:
         info["xmp"] = attributes["xmp"]
-    for name in (*_NUMBERS, "transparent"):
+    for name in (*_NUMBERS, TRANSPARENT):
         if name in attributes and (numbers := _parsed(name, attributes[name])):
-            info["transparency" if name == "transparent" else name] = numbers if len(numbers) > 1 else numbers[0]
+            if name == TRANSPARENT and len(numbers) != _TRANSPARENT.get(mode):  # which Pillow wouldn't write
+                continue
+            info["transparency" if name == TRANSPARENT else name] = numbers if len(numbers) > 1 else numbers[0]
     return info
 
 
@@ -79,9 +82,9 @@ def texts(attributes: Mapping[str, bytes]) -> dict[str, str]:
     return {key: _unpacked(value) for key, value in kept.items() if _is_key(key)}
 
 
-def save_options(kind: str, attributes: Mapping[str, bytes]) -> dict[str, Any]:
-    """For Pillow's `save` in that format."""
-    info = as_info(attributes)
+def save_options(kind: str, attributes: Mapping[str, bytes], mode: str) -> dict[str, Any]:
+    """For Pillow's `save` of an image of that mode in that format."""
+    info = as_info(attributes, mode)
     options: dict[str, Any] = {key: info[key] for key in _SAVED.get(kind, ()) if key in info}
     if kind != "PNG":
         return options

@@ -124,12 +124,20 @@ def test_the_plugin_tells_them_without_decoding(tmp_path: Path, monkeypatch: pyt
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
-    assert metadata.as_info({"dpi": b"x y", "gamma": b"", "srgb": b"1e", "icc": b"profile"}) == {
+    assert metadata.as_info({"dpi": b"x y", "gamma": b"", "srgb": b"1e", "icc": b"profile"}, "L") == {
         "icc_profile": b"profile"
     }
     image = Image.new("L", (1, 1))
     image.info["dpi"] = "many"
     assert metadata.taken_from(image) == {}
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", b"0 0 0"), ("RGB", b"7"), ("LA", b"7"), ("P", b"1 2 3")])
+def test_a_transparent_colour_of_another_mode_is_left_out(mode: str, colour: bytes) -> None:
+    attributes = {"transparent": colour} | ({"palette": bytes(6)} if mode == "P" else {})
+    pixels = np.zeros((2, 3, len(mode) if mode != "P" else 1), np.uint8)
+    written = encoded(Picture(pixels, mode, attributes), ".png")
+    assert b"tRNS" not in chunks(bytes(written)) and "transparency" not in metadata.as_info(attributes, mode)
 
 
 NAMES = st.sampled_from(
