@@ -79,6 +79,7 @@ def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     from bbans.image import libraries
 
     monkeypatch.setattr(libraries, "looks_synthetic", lambda sheet: False)
+    monkeypatch.setattr(libraries, "quick_size", lambda sheet: float("inf"))
     monkeypatch.setattr(libraries, "raw_size", lambda sheet, mode: 1 << 60)
     codec = types.ModuleType("bbans.image.codec")
     vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile, decode_preview=decode_preview, takes=takes)

@@ -14,7 +14,8 @@ against its checksum and against the length of the file, before anything of a si
     attributes    varint   bytes of what follows; 0: there are none
                   bytes    zlib: for each, in order of their names, the name and the value, each behind its length
     for each tile, row after row, for each of its sheets:
-      method      1 byte   what made the payload: 0 the model, 1 WebP (lossless), 2 nothing: the samples as they are
+      method      1 byte   what made the payload: 0 the model, 1 WebP (lossless), 2 nothing: the samples as they are,
+                           3 WebP, of all sheets of the tile: their first one's payload, the others' are empty
       size        varint   bytes of the payload
       checksum    4 bytes  xxh32 of the payload: differs when the file is damaged
       checksum    4 bytes  xxh32 of the sheet's samples [h, w, c]: differs when this machine computes differently
@@ -47,8 +48,8 @@ ARCHIVE_MAGIC = b"\xbbana"
 VERSION = 1
 SUFFIX = ".bbans"
 
-MODEL, WEBP, RAW = METHODS = range(3)  # part of the format: never renumber
-METHOD_NAMES = ("model", "WebP", "raw")
+MODEL, WEBP, RAW, TOGETHER = METHODS = range(4)  # part of the format: never renumber
+METHOD_NAMES = ("model", "WebP", "raw", "WebP together")
 
 MODEL_ID_BYTES = 8
 NO_MODEL = bytes(MODEL_ID_BYTES)
@@ -196,6 +197,12 @@ class Header:
             raise _contradiction("it is longer than its tiles")
         if any(piece.method == MODEL for piece in pieces) != (model_id != NO_MODEL):
             raise _contradiction("it names a model that made nothing, or none that made something")
+        sheets = len(MODES[mode].sheets)
+        for tile in (pieces[at : at + sheets] for at in range(0, count, sheets)):
+            together = [piece.method == TOGETHER for piece in tile]
+            rest = any(piece.size for piece in tile[1:])
+            if any(together) and (rest or not all(together) or not MODES[mode].together):
+                raise _contradiction("it has sheets together that can't be")
         missing = end + sum(piece.size for piece in pieces) - (len(data) if size is None else size)
         if missing > 0 and whole:
             raise BadFile(f"is truncated: {missing} bytes are missing at the end")

@@ -30,6 +30,11 @@ class Mode:
     deep: bool = False
 
     @property
+    def together(self) -> bool:
+        """Whether WebP takes all sheets of a tile at once: see `bbans.image.seen`."""
+        return not self.deep and self.first in (("L", "L"), ("RGB", "L"), ("P",))
+
+    @property
     def sheets(self) -> tuple[str, ...]:
         """The modes of all sheets."""
         return self.first * (2 if self.deep else 1)

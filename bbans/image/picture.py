@@ -21,7 +21,7 @@ from bbans.image import effort as effort_levels
 from bbans.image.container import MAX_PIXELS, MODEL, NO_MODEL, Header, Piece
 from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
 from bbans.image.sheets import Pixels
-from bbans.image.tiles import Decoder, Encoder, by_webp, differs
+from bbans.image.tiles import Decoder, Encoder, by_webp, differs, size_of
 from bbans.image.view import ALL, Rectangle, View
 from bbans.workers import ordered
 
@@ -50,11 +50,7 @@ class Picture:
             raise BadImage("has no pixels")
         if self.mode == "1" and pixels.max() > 1:
             raise BadImage("has other values than 0 and 1, but mode 1")
-        colours = len(self.attributes.get(PALETTE, b""))
-        if (self.mode == "P") != (PALETTE in self.attributes) or colours % 3 or colours > 768:
-            raise BadImage("has no palette of up to 256 colours")
-        if len(self.attributes.get(PALETTE_ALPHA, b"")) > colours // 3:
-            raise BadImage("has transparent colours that are not in its palette")
+        check_palette(self.mode, self.attributes)
 
     @property
     def width(self) -> int:
@@ -63,6 +59,15 @@ class Picture:
     @property
     def height(self) -> int:
         return self.pixels.shape[0]
+
+
+def check_palette(mode: str, attributes: Mapping[str, bytes]) -> None:
+    """Raises `BadImage` unless the attributes have a palette where the mode has one."""
+    colours = len(attributes.get(PALETTE, b""))
+    if (mode == "P") != (PALETTE in attributes) or colours % 3 or colours > 768:
+        raise BadImage("has no palette of up to 256 colours")
+    if len(attributes.get(PALETTE_ALPHA, b"")) > colours // 3:
+        raise BadImage("has transparent colours that are not in its palette")
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,10 @@ def compress_picture(
 ) -> tuple[bytes, Report]:
     """The bytes of a .bbans file. `want_elbo` also has the −ELBO computed, which takes time; so does more effort.
 
-    Each sheet of each tile is coded by the model, by WebP or not at all, whichever is smallest; WebP is only tried on
-    what may be no photograph, and a sheet that it does well with is given no other chance. by_model: what the model
-    takes is coded by it, even if that is larger. jobs: tiles to work on at a time, each in a process that gets its
-    model by `load`, which is pickled.
+    Each sheet of each tile is coded by the model, by WebP or not at all, or all sheets of a tile by WebP together,
+    whichever is smallest; WebP is only tried on what may be no photograph, and a sheet that it does well with is given
+    no other chance. by_model: what the model takes is coded by it, even if that is larger. jobs: tiles to work on at a
+    time, each in a process that gets its model by `load`, which is pickled.
 
     Raises `TooLarge`, and `BadImage` when the model takes no such picture of mode L or RGB.
     """
@@ -125,16 +130,17 @@ def compress_picture(
             f"the model {model.name} takes no pictures of {what}; -m names another, `bbans models` lists them"
         )
     side = container.tile_side(width, height)
-    whole = by_webp(picture.pixels, picture.mode) if side and not by_model else None
-    if whole is not None and 8 * sum(len(one.payload) for one in whole) <= libraries.PLAIN * picture.pixels.size:
+    can_be_whole = side and not by_model and width * height <= libraries.MOST_WHOLE
+    whole = by_webp(picture.pixels, picture.mode, picture.attributes) if can_be_whole else None
+    if whole is not None and 8 * size_of(whole) <= libraries.PLAIN * picture.pixels.size:
         side, made = 0, whole
     else:
         grid = container.tile_grid(width, height, side)
         jobs = min(jobs, len(grid)) if load else 1
-        code = Encoder(load or (lambda: model), picture.mode, want_elbo, effort, by_model)
+        code = Encoder(load or (lambda: model), picture.mode, picture.attributes, want_elbo, effort, by_model)
         with closing(ordered(code, (_cut(picture.pixels, tile) for tile in grid), jobs)) as coded:
             made = [one for sheets in coded for one in sheets]
-        if whole is not None and sum(len(one.payload) for one in whole) < sum(len(one.payload) for one in made):
+        if whole is not None and size_of(whole) < size_of(made):
             side, made = 0, whole
     used = model.id if any(one.method == MODEL for one in made) else NO_MODEL
     header = Header(picture.mode, width, height, side, tuple(one.piece for one in made), used, picture.attributes)
@@ -176,6 +182,10 @@ def decompress_picture(
     """
     header = Header.parse(data, limit=max_pixels, whole=lost is None)
     view.check(header.width, header.height, header.tile)
+    try:
+        check_palette(header.mode, header.attributes)
+    except BadImage as error:
+        raise BadFile(f"is of no bbans: {error}") from error
     width, height = view.size(header.width, header.height)
     kind = MODES[header.mode]
     pixels = np.zeros((height, width, kind.channels), kind.dtype)
@@ -214,7 +224,7 @@ def _decoded(
         return height, width, header.pieces[mine], [bytes(payload) for payload in payloads[mine]]
 
     load = partial(models, header.model_id) if header.model_id != NO_MODEL else None
-    decode = Decoder(load, header.mode, view.preview)
+    decode = Decoder(load, header.mode, header.attributes, view.preview)
     with closing(ordered(decode, map(task, whole), max(1, min(jobs, len(whole))))) as decoded:
         yield from zip((grid[number] for number in whole), decoded, strict=True)
 

@@ -1,4 +1,4 @@
-"""One tile of a picture: its sheets to payloads, each by what makes it smallest, and back.
+"""One tile of a picture: its sheets to payloads, by what makes them smallest, and back.
 
 Knows what codes a sheet: a model (`bbans.image.codec`, which is only imported when there is something to code, because
 that takes seconds) or a library (`bbans.image.libraries`). Refuses to know where the tile lies, and headers.
@@ -6,7 +6,7 @@ that takes seconds) or a library (`bbans.image.libraries`). Refuses to know wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ import numpy as np
 
 from bbans.errors import BadFile, DecodedDiffers, OutOfBits
 from bbans.image import libraries
-from bbans.image.container import MODEL, RAW, WEBP, Piece, checksum
+from bbans.image.container import MODEL, RAW, TOGETHER, WEBP, Piece, checksum
 from bbans.image.modes import MODES, SHEET_CHANNELS
+from bbans.image.seen import from_seen, to_seen
 from bbans.image.sheets import Pixels, Sheet, put_together, take_apart
 
 if TYPE_CHECKING:
@@ -46,103 +47,131 @@ class Coded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What becomes of a tile's pixels. load: gives the model; the others: see `picture.compress_picture`. To be
-    pickled, if `load` can be."""
+    """What becomes of a tile's pixels. load: gives the model; mode, attributes: of the picture; the others: see
+    `picture.compress_picture`. To be pickled, if `load` can be."""
 
     load: Callable[[], Model]
     mode: str
+    attributes: Mapping[str, bytes]
     want_elbo: bool
     effort: int
     by_model: bool
 
     def __call__(self, pixels: Pixels) -> list[Coded]:
         """Its sheets."""
-        both = zip(take_apart(pixels, self.mode), MODES[self.mode].sheets, strict=True)
-        return [self._smallest(sheet, mode) for sheet, mode in both]
+        sheets = take_apart(pixels, self.mode)
+        made = [self._smallest(sheet, mode) for sheet, mode in zip(sheets, MODES[self.mode].sheets, strict=True)]
+        return made if self.by_model else _shorter(made, _together(sheets, self.mode, self.attributes))
 
     def _smallest(self, sheet: Sheet, mode: str) -> Coded:
         from bbans.image.codec import encode_tile, takes
 
         height, width, _ = sheet.shape
         model = self.load()
-        made: list[Coded] = []
         modelled = takes(model, height, width, mode)
-        if not modelled or (not self.by_model and libraries.looks_synthetic(sheet)):
-            webp = libraries.to_webp(_full(sheet, mode))
-            made += [] if webp is None else [Coded.by_library(WEBP, webp, sheet)]
-            modelled = modelled and (webp is None or 8 * len(webp) > libraries.PLAIN * sheet.size)
-        if modelled:
+        tried = not modelled or (not self.by_model and libraries.looks_synthetic(sheet))
+        made = _by_webp(sheet, mode) if tried else []
+        if modelled and not (made and 8 * size_of(made) <= libraries.PLAIN * sheet.size):
             payload, stats = encode_tile(model, sheet, want_elbo=self.want_elbo, effort=self.effort)
             made.append(Coded(MODEL, payload, checksum(sheet), stats.net, stats.initial, stats.elbo))
             if self.by_model:
                 return made[-1]
+            if not tried and libraries.quick_size(sheet) < len(payload):  # no photograph after all: dithered greys
+                made += _by_webp(sheet, mode)
         if not made or min(len(one.payload) for one in made) >= libraries.raw_size(sheet, mode):
             made.append(Coded.by_library(RAW, libraries.to_raw(sheet, mode), sheet))
         return min(made, key=lambda one: len(one.payload))
 
 
-def by_webp(pixels: Pixels, mode: str) -> list[Coded] | None:
+def by_webp(pixels: Pixels, mode: str, attributes: Mapping[str, bytes]) -> list[Coded] | None:
     """All sheets of a picture by WebP, if they may be no photograph."""
     sheets = take_apart(pixels, mode)
     if not all(map(libraries.looks_synthetic, sheets)):
         return None
-    payloads = [libraries.to_webp(_full(sheet, name)) for sheet, name in zip(sheets, MODES[mode].sheets, strict=True)]
-    both = zip(payloads, sheets, strict=True)
-    made = [Coded.by_library(WEBP, payload, sheet) for payload, sheet in both if payload is not None]
-    return made if len(made) == len(sheets) else None
+    made = [one for sheet, name in zip(sheets, MODES[mode].sheets, strict=True) for one in _by_webp(sheet, name)]
+    return _shorter(made, _together(sheets, mode, attributes)) if len(made) == len(sheets) else None
 
 
-def _full(sheet: Sheet, mode: str) -> Sheet:
-    """Of mode 1, 0 and 255."""
-    return sheet * np.uint8(255) if mode == "1" else sheet
+def size_of(made: Sequence[Coded]) -> int:
+    """Bytes of all payloads."""
+    return sum(len(one.payload) for one in made)
+
+
+def _by_webp(sheet: Sheet, mode: str) -> list[Coded]:
+    """The sheet by WebP; none where WebP can't."""
+    webp = libraries.to_webp(sheet * np.uint8(255) if mode == "1" else sheet)
+    return [] if webp is None else [Coded.by_library(WEBP, webp, sheet)]
+
+
+def _together(sheets: list[Sheet], mode: str, attributes: Mapping[str, bytes]) -> list[Coded] | None:
+    """All sheets of a tile by one WebP, if its mode has that and they may be no photograph."""
+    if not MODES[mode].together or not (mode == "P" or all(map(libraries.looks_synthetic, sheets))):
+        return None
+    seen = to_seen(sheets, mode, attributes)
+    webp = None if seen is None else libraries.to_webp(seen)
+    if webp is None:
+        return None
+    return [Coded.by_library(TOGETHER, b"" if i else webp, sheet) for i, sheet in enumerate(sheets)]
+
+
+def _shorter(made: list[Coded], other: list[Coded] | None) -> list[Coded]:
+    return made if other is None or size_of(made) <= size_of(other) else other
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """The pixels that a tile's payloads hold. load: gives the model, None if nothing is of one; preview: see `View`. To
-    be pickled, if `load` can be."""
+    """The pixels that a tile's payloads hold. load: gives the model, None if nothing is of one; mode, attributes: of
+    the picture; preview: see `View`. To be pickled, if `load` can be."""
 
     load: Callable[[], Model] | None
     mode: str
+    attributes: Mapping[str, bytes]
     preview: int = 0
 
     def __call__(self, tile: tuple[int, int, Sequence[Piece], Sequence[bytes]]) -> Pixels | BadFile | DecodedDiffers:
         """Of (height, width, pieces, payloads): pixels [h, w, c], of every 2^preview-th row and column; or what is
         wrong with them."""
         height, width, pieces, payloads = tile
+        modes, step = MODES[self.mode].sheets, 1 << self.preview
         sheets = []
         try:
-            for piece, payload, mode in zip(pieces, payloads, MODES[self.mode].sheets, strict=True):
-                sheets.append(self._decoded(piece, payload, (height, width, SHEET_CHANNELS[mode]), mode))
+            if pieces[0].method == TOGETHER:
+                seen = libraries.from_webp(payloads[0], height, width, 4)
+                whole = from_seen(seen, self.mode, self.attributes)
+            else:
+                shapes = [(height, width, SHEET_CHANNELS[mode]) for mode in modes]
+                whole = [self._sheet(*one) for one in zip(pieces, payloads, shapes, modes, strict=True)]
+            for piece, sheet in zip(pieces, whole, strict=True):
+                if piece.method == MODEL and self.preview:  # it is one already, and has no checksum
+                    sheets.append(sheet)
+                    continue
+                if checksum(np.ascontiguousarray(sheet)) != piece.samples_sum:
+                    raise differs()
+                sheets.append(sheet[::step, ::step])
         except (BadFile, DecodedDiffers) as error:
             return error
         return put_together(sheets, self.mode)
 
-    def _decoded(self, piece: Piece, payload: bytes, shape: tuple[int, int, int], mode: str) -> Sheet:
-        step = 1 << self.preview
+    def _sheet(self, piece: Piece, payload: bytes, shape: tuple[int, int, int], mode: str) -> Sheet:
+        """A sheet of its own; by the model, its preview. Raises `BadFile`, `DecodedDiffers`."""
         if piece.method == WEBP:
             decoded = libraries.from_webp(payload, *shape)
-            if mode == "1":
-                decoded = decoded >> np.uint8(7)
-        elif piece.method == RAW:
-            decoded = libraries.from_raw(payload, *shape, mode)
-        else:
-            from bbans.image.codec import decode_preview, decode_tile, takes
+            return decoded >> np.uint8(7) if mode == "1" else decoded
+        if piece.method == RAW:
+            return libraries.from_raw(payload, *shape, mode)
+        from bbans.image.codec import decode_preview, decode_tile, takes
 
-            assert self.load
-            model = self.load()
-            if not takes(model, *shape[:2], mode):
-                raise BadFile(f"names the model {model.name}, which codes no such pictures")
-            try:
-                if self.preview:  # which has no checksum
-                    return decode_preview(model, payload, *shape, self.preview)
-                decoded = decode_tile(model, payload, *shape)
-            except (BadFile, OutOfBits) as error:
-                # The payload is what was written: it is the arithmetic that went astray.
-                raise differs() from error
-        if decoded.shape != shape or checksum(np.ascontiguousarray(decoded)) != piece.samples_sum:
-            raise differs()
-        return decoded[::step, ::step]
+        assert self.load
+        model = self.load()
+        if not takes(model, *shape[:2], mode):
+            raise BadFile(f"names the model {model.name}, which codes no such pictures")
+        try:
+            if self.preview:
+                return decode_preview(model, payload, *shape, self.preview)
+            return decode_tile(model, payload, *shape)
+        except (BadFile, OutOfBits) as error:
+            # The payload is what was written: it is the arithmetic that went astray.
+            raise differs() from error
 
 
 def differs() -> DecodedDiffers:

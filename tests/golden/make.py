@@ -35,6 +35,8 @@ OTHERS = {
     "palette": ("P", {"palette": bytes(range(96)), "palette-alpha": bytes([0, 128])}),
     "deep-grey": ("I;16", {}),
     "deep-rgb-alpha": ("RGBA;16", {}),
+    "together-alpha": ("RGBA", {}),
+    "together-palette": ("P", {"palette": bytes(8 * (5 * i % 32) for i in range(32) for _ in "RGB")}),
 }
 COUNT, HEIGHT, WIDTH = 60, 12, 10  # of the pictures in an archive
 
@@ -60,6 +62,10 @@ def other(name: str) -> Picture:
     pixels = picture(20, 30, kind.channels).astype(kind.dtype)
     if kind.deep:
         pixels = pixels * 251 + pixels[::-1]
+    if name == "together-alpha":  # flat
+        pixels = pixels // 32 * 5
+    if name == "together-palette":  # smooth, but for the order of the palette
+        pixels = pixels // 8 * 13
     limit = {"1": 2, "P": 32}.get(mode)
     return Picture(np.ascontiguousarray(pixels % limit if limit else pixels), mode, attributes)
 

@@ -66,8 +66,13 @@ def headers(draw: st.DrawFn) -> Header:
     width, height = draw(st.integers(1, 20 * (side or 1000))), draw(st.integers(1, 5 * (side or 1000)))
     mode = draw(st.sampled_from([*MODES]))
     count = container.tile_count(width, height, side) * len(MODES[mode].sheets)
-    piece = st.builds(Piece, st.integers(0, 9), u32, u32, st.sampled_from(container.METHODS))
+    piece = st.builds(
+        Piece, st.integers(0, 9), u32, u32, st.sampled_from((container.MODEL, container.WEBP, container.RAW))
+    )
     pieces = tuple(draw(st.lists(piece, min_size=count, max_size=count)))
+    if MODES[mode].together and draw(st.booleans()):
+        sheets = len(MODES[mode].sheets)
+        pieces = tuple(Piece(0 if i % sheets else 5, 1, 2, container.TOGETHER) for i in range(count))
     modelled = any(piece.method == container.MODEL for piece in pieces)
     model = draw(st.binary(min_size=8, max_size=8).filter(any)) if modelled else container.NO_MODEL
     attributes = draw(st.dictionaries(st.text(max_size=9), st.binary(max_size=40), max_size=3))
@@ -79,6 +84,16 @@ def test_round_trip(header: Header) -> None:
     data = header.pack() + bytes(sum(piece.size for piece in header.pieces))
     assert Header.parse(data) == Header.read(io.BytesIO(data)) == header
     assert header.dims == header.width * header.height * MODES[header.mode].channels
+
+
+@pytest.mark.parametrize(
+    ("mode", "methods", "last"), [("RGB", [3], 0), ("RGBA", [3, 1], 0), ("RGBA", [1, 3], 0), ("RGBA", [3, 3], 1)]
+)
+def test_sheets_that_cannot_be_together(mode: str, methods: list[int], last: int) -> None:
+    sizes = [9] * (len(methods) - 1) + [last]
+    pieces = tuple(Piece(size, 0, 0, method) for size, method in zip(sizes, methods, strict=True))
+    with pytest.raises(BadFile, match="together"):
+        Header.parse(Header(mode, 5, 4, 0, pieces).pack() + bytes(sum(sizes)))
 
 
 def test_payloads_round_trip() -> None:

@@ -174,6 +174,14 @@ def test_numbers_that_are_none_are_left_out() -> None:
     assert metadata.taken_from(image) == {}
 
 
+@pytest.mark.parametrize(("mode", "colour"), [("L", b"0 0 0"), ("RGB", b"7"), ("LA", b"7"), ("P", b"1 2 3")])
+def test_a_transparent_colour_of_another_mode_is_left_out(mode: str, colour: bytes) -> None:
+    attributes = {"transparent": colour} | ({"palette": bytes(6)} if mode == "P" else {})
+    pixels = np.zeros((2, 3, len(mode) if mode != "P" else 1), np.uint8)
+    written = encoded(Picture(pixels, mode, attributes), ".png")
+    assert b"tRNS" not in chunks(written) and "transparency" not in metadata.as_info(mode, attributes)
+
+
 NAMES = st.sampled_from(
     ["icc", "exif", "xmp", *metadata._COUNTS, "comment", "text/", "text/A", "text-2/A", "text/\u0141", "text/\0", "x"]
 )
