@@ -33,7 +33,7 @@ class BbansImageFile(ImageFile.ImageFile):
             raise BadImage(f"has mode {header.mode}, which Pillow does not have; bbans.bbans_decode takes it")
         self._size = header.width, header.height
         self._mode = header.mode
-        self.info.update(metadata.as_info(header.attributes))
+        self.info.update(metadata.as_info(header.attributes, header.mode))
         self.text = metadata.texts(header.attributes)
         if header.mode == "P":
             self.palette = ImagePalette.raw("RGB", header.attributes.get(PALETTE, b""))

@@ -95,7 +95,7 @@ def to_pillow(picture: Picture) -> Image.Image:
     if picture.mode == "P":
         image = Image.frombytes("P", image.size, image.tobytes())
         image.putpalette(attributes[PALETTE])
-    image.info.update(metadata.as_info(attributes))
+    image.info.update(metadata.as_info(attributes, picture.mode))
     if alpha := attributes.get(PALETTE_ALPHA):
         image.info["transparency"] = alpha
     return image
@@ -117,7 +117,8 @@ def encoded(picture: Picture, suffix: str) -> memoryview:
         raise BadOutput(f"{kind} files can't hold a transparent colour; PNG can")
     file = io.BytesIO()
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
-    to_pillow(picture).save(file, kind, compress_level=1, **metadata.save_options(kind, picture.attributes))
+    options = metadata.save_options(kind, picture.attributes, picture.mode)
+    to_pillow(picture).save(file, kind, compress_level=1, **options)
     return file.getbuffer()
 
 

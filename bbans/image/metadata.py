@@ -24,8 +24,8 @@ EXIF_PREFIX = b"Exif\0\0"
 TRANSPARENT = "transparent"  # the only one here that says what pixels look like
 XMP_KEY = "XML:com.adobe.xmp"
 _AS_THEY_ARE = {"icc": "icc_profile", "comment": "comment"}
-_NUMBERS = ("dpi", "gamma", "srgb", "chromaticity")
-_COUNTS = {"dpi": (2,), "gamma": (1,), "srgb": (1,), "chromaticity": (8,), "transparent": (1, 3)}  # how many there are
+_COUNTS = {"dpi": 2, "gamma": 1, "srgb": 1, "chromaticity": 8}  # how many numbers there are
+_CHANNELS = {"1": 1, "L": 1, "I;16": 1, "RGB": 3}  # of a transparent colour, in modes that have one
 _LARGEST = {"srgb": 3, "transparent": 65535}  # and integers; others are at most
 _LARGE = 20_000
 _SAVED = {  # options of Pillow's `save` that are called as in `info`
@@ -47,7 +47,7 @@ def taken_from(image: Image.Image) -> dict[str, bytes]:
         found["exif"] = exif.removeprefix(EXIF_PREFIX)
     if xmp := info.get("xmp") or info.get(XMP_KEY):
         found["xmp"] = _bytes(xmp)
-    for name in _NUMBERS:
+    for name in _COUNTS:
         if (numbers := _numbers(info.get(name))) is not None:
             found[name] = numbers
     if image.format == "TIFF" and info.get("dpi") == (1, 1):  # what Pillow says when the file says nothing
@@ -60,16 +60,16 @@ def taken_from(image: Image.Image) -> dict[str, bytes]:
     return found
 
 
-def as_info(attributes: Mapping[str, bytes]) -> dict[str, Any]:
-    """What Pillow's images have in `info`, of the attributes that it knows."""
+def as_info(attributes: Mapping[str, bytes], mode: str) -> dict[str, Any]:
+    """What Pillow's images of that mode have in `info`, of the attributes that it knows."""
     info: dict[str, Any] = {key: attributes[name] for name, key in _AS_THEY_ARE.items() if name in attributes}
     if "exif" in attributes:
         info["exif"] = EXIF_PREFIX + attributes["exif"]
     if "xmp" in attributes:
         info["xmp"] = attributes["xmp"]
-    for name in (*_NUMBERS, "transparent"):
-        if name in attributes and (numbers := _parsed(name, attributes[name])):
-            info["transparency" if name == "transparent" else name] = numbers if len(numbers) > 1 else numbers[0]
+    for name, count in (_COUNTS | {TRANSPARENT: _CHANNELS.get(mode, 0)}).items():
+        if name in attributes and (numbers := _parsed(name, attributes[name], count)):
+            info["transparency" if name == TRANSPARENT else name] = numbers if count > 1 else numbers[0]
     return info
 
 
@@ -79,9 +79,9 @@ def texts(attributes: Mapping[str, bytes]) -> dict[str, str]:
     return {key: _unpacked(value) for key, value in kept.items() if _is_key(key)}
 
 
-def save_options(kind: str, attributes: Mapping[str, bytes]) -> dict[str, Any]:
-    """For Pillow's `save` in that format."""
-    info = as_info(attributes)
+def save_options(kind: str, attributes: Mapping[str, bytes], mode: str) -> dict[str, Any]:
+    """For Pillow's `save` of an image of that mode in that format."""
+    info = as_info(attributes, mode)
     options: dict[str, Any] = {key: info[key] for key in _SAVED.get(kind, ()) if key in info}
     if kind != "PNG":
         return options
@@ -117,14 +117,14 @@ def _numbers(value: Any) -> bytes | None:
         return None
 
 
-def _parsed(name: str, data: bytes) -> tuple[int | float, ...]:
-    """The inverse of `_numbers`; nothing if these are none, or none that can be."""
+def _parsed(name: str, data: bytes, count: int) -> tuple[int | float, ...]:
+    """The inverse of `_numbers`; nothing if these are not so many, or none that can be."""
     try:
         numbers = tuple(int(part) if name in _LARGEST else float(part) for part in data.split())
     except ValueError:
         return ()
     possible = all(0 <= number <= _LARGEST.get(name, _LARGE) for number in numbers)
-    return numbers if possible and len(numbers) in _COUNTS[name] else ()
+    return numbers if possible and len(numbers) == count else ()
 
 
 def _is_key(key: str) -> bool:

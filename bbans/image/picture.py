@@ -239,7 +239,7 @@ def _check_takes(model: Model, header: Header, grid: list[tuple[int, int, int, i
     pieces = iter(header.pieces)
     for _, _, h, w in grid:
         for mode in header.sheets:
-            if next(pieces).method == MODEL and not takes(model, h, w, mode):
+            if next(pieces).method == MODEL and (h * w > container.MOST_TILE or not takes(model, h, w, mode)):
                 raise BadFile(f"names the model {model.name}, which codes no such pictures")
 
 

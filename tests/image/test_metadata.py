@@ -124,7 +124,7 @@ def test_the_plugin_tells_them_without_decoding(tmp_path: Path, monkeypatch: pyt
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
-    assert metadata.as_info({"dpi": b"x y", "gamma": b"", "srgb": b"1e", "icc": b"profile"}) == {
+    assert metadata.as_info({"dpi": b"x y", "gamma": b"", "srgb": b"1e", "icc": b"profile"}, "L") == {
         "icc_profile": b"profile"
     }
     image = Image.new("L", (1, 1))
@@ -133,14 +133,27 @@ def test_numbers_that_are_none_are_left_out() -> None:
 
 
 NAMES = st.sampled_from(
-    ["icc", "exif", "xmp", *metadata._COUNTS, "comment", "text/", "text/A", "text/\u0141", "text/\0", "x"]
+    [
+        *("icc", "exif", "xmp", *metadata._COUNTS, metadata.TRANSPARENT, "comment"),
+        *("text/", "text/A", "text/\u0141", "text/\0", "x"),
+    ]
 )
 NUMBERS = st.lists(st.integers() | st.floats(), max_size=9).map(lambda numbers: " ".join(map(repr, numbers)).encode())
 
 
+@pytest.mark.parametrize(
+    ("mode", "colour"), [("L", b"1 2 3"), ("RGB", b"5"), ("RGBA", b"5"), ("LA", b"1 2 3"), ("P", b"1 2 3")]
+)
+def test_transparent_colours_of_other_modes_are_left_out(mode: str, colour: bytes) -> None:
+    attributes = {"transparent": colour} | ({"palette": bytes(3)} if mode == "P" else {})
+    picture = Picture(np.zeros((2, 3, len(mode)), np.uint8), mode, attributes)
+    assert "transparency" not in Image.open(io.BytesIO(bytes(encoded(picture, ".png")))).info
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4)])
 @given(st.dictionaries(NAMES, st.binary(max_size=30) | NUMBERS | st.just(b"i\0\0\xff"), max_size=6))
-def test_whatever_attributes_say_pictures_are_written(attributes: dict[str, bytes]) -> None:
-    picture = Picture(np.zeros((2, 3, 1), np.uint8), "L", attributes)
+def test_whatever_attributes_say_pictures_are_written(mode: str, channels: int, attributes: dict[str, bytes]) -> None:
+    picture = Picture(np.zeros((2, 3, channels), np.uint8), mode, attributes)
     to_pillow(picture)
-    for suffix in (".png",) if "transparent" in attributes else (".png", ".tiff", ".bmp", ".ppm"):
+    for suffix in (".png",) if "transparent" in attributes or mode == "RGBA" else (".png", ".tiff", ".bmp", ".ppm"):
         assert Image.open(io.BytesIO(bytes(encoded(picture, suffix)))).size == (3, 2)

@@ -10,6 +10,7 @@ from PIL import Image
 import bbans
 from bbans.errors import BadFile, BadImage, DecodedDiffers, OutOfBits, TooLarge
 from bbans.image import container
+from bbans.image.container import Header, Piece, checksum
 from bbans.image.picture import Picture, compress_picture, decompress_picture
 
 Pixels = Callable[..., np.ndarray]
@@ -19,6 +20,7 @@ class Model:
     """All that compression itself asks of a model."""
 
     id = b"12345678"
+    name = "any"
 
 
 def picture_of(pixels: np.ndarray) -> Picture:
@@ -144,3 +146,13 @@ def test_import_is_light() -> None:
 
     code = "import sys, bbans; assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.usefixtures("fake_codec")
+@pytest.mark.parametrize("tile", [0, 4096])
+def test_no_model_decodes_a_tile_that_fills_the_memory(tile: int) -> None:
+    payload = b"few bytes"
+    piece = Piece(len(payload), checksum(payload), 0)
+    header = Header("L", 4096, 1025, tile, (piece,), Model.id)
+    with pytest.raises(BadFile, match="codes no such pictures"):
+        decode(container.join(header, [payload]))
