@@ -194,8 +194,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 
 def _tables(tensors: Mapping[str, NDArray[Any]]) -> Tables:
-    """The tables, which rise as CDFs do: on others, what is popped would not be what was pushed. Raises `BadModel`, and
-    `KeyError`."""
+    """The tables, which rise as CDFs do: with others, other symbols are popped than were pushed. Raises `BadModel`."""
     upper = _row(tensors, "tables.upper", np.uint32)
     halves, shifts = _row(tensors, "tables.halves", np.int32), _row(tensors, "tables.shifts", np.int32)
     edges, exp2 = _row(tensors, "tables.edges", np.int32), _row(tensors, "tables.exp2", np.uint32)
@@ -207,7 +206,7 @@ def _tables(tensors: Mapping[str, NDArray[Any]]) -> Tables:
         and ends[-1] == len(upper)
         and (upper[ends - 1] == MASS).all()
         and (upper[ends - 1 - halves] == MASS // 2).all()
-        and (np.diff(upper.astype(np.int64))[np.delete(np.arange(len(upper) - 1), ends[:-1] - 1)] >= 0).all()
+        and np.array_equal(np.flatnonzero(upper[1:] < upper[:-1]), ends[:-1] - 1)  # where the next table begins
     ):
         raise BadModel("tables of its distributions are none of CDFs")
     if len(edges) != EDGES or np.abs(edges.astype(np.int64)).max() > LAST_EDGE or (np.diff(edges) < 0).any():
@@ -218,7 +217,9 @@ def _tables(tensors: Mapping[str, NDArray[Any]]) -> Tables:
 
 
 def _row(tensors: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    """A tensor of one dimension. Raises `BadModel`, and `KeyError`."""
+    """A tensor of one dimension. Raises `BadModel`."""
+    if name not in tensors:
+        raise BadModel(f"lacks {name}")
     if tensors[name].dtype != dtype or tensors[name].ndim != 1:
         raise BadModel(f"{name} is no row of {dtype.__name__}")
     return tensors[name]
@@ -238,13 +239,7 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
     try:
         with torch.device("meta"):  # its weights are replaced: only their shapes are needed
             network = build(described.get("family"), described.get("config"))
-    except BadModel as error:
-        raise BadModel(f"{folder / WEIGHTS}: {error}") from error
-    try:
-        tables = _tables(tensors)
-        known = _row(tensors, "selftest", np.uint64).tolist()
-    except KeyError as error:
-        raise BadModel(f"{folder / WEIGHTS}: lacks {error}") from error
+        tables, known = _tables(tensors), _row(tensors, "selftest", np.uint64).tolist()
     except BadModel as error:
         raise BadModel(f"{folder / WEIGHTS}: {error}") from error
     others = ("tables.", "selftest", DIRECTIONS, FITS)

@@ -69,10 +69,8 @@ def mutated(data: bytes, random: Random) -> bytes:
     for _ in range(random.choice((1, 1, 2, 4))):
         start, other = random.randrange(len(out) + 1), random.randrange(len(out) + 1)
         length = random.choice(LENGTHS)
-        run, fresh = (
-            out[start : start + length],
-            random.choice((random.randbytes(length), bytes(length), b"\xff" * length)),
-        )
+        run = out[start : start + length]
+        fresh = random.choice((random.randbytes(length), bytes(length), b"\xff" * length))
         match random.randrange(5):
             case 0:
                 out[start : start + len(run)] = fresh[: len(run)]
@@ -199,10 +197,8 @@ def _fields(header: Header, attributes: bytes | None = None) -> list[bytes]:
         fields.insert(1, header.model_id)
     for piece in header.pieces:
         fields += [bytes([piece.method])] if header.version else []
-        fields += [
-            write_varint(piece.size),
-            *(n.to_bytes(HASH_BYTES, "little") for n in (piece.payload_sum, piece.samples_sum)),
-        ]
+        fields += [write_varint(piece.size)]
+        fields += [hash_.to_bytes(HASH_BYTES, "little") for hash_ in (piece.payload_sum, piece.samples_sum)]
     return fields
 
 
@@ -270,33 +266,8 @@ def hostile_chain(data: bytes, random: Random) -> bytes:
 def hostile_index(data: bytes, random: Random) -> bytes:
     """The index says something else, with its right checksum."""
     pictures, groups = _groups(data)
-    end = len(archive_of(pictures, groups, index=b""))
-    body = mutated(data[end : -archives.TAIL.size], random)
-    return archive_of(pictures, groups, index=body)
-
-
-def archive_of(pictures: int, groups: Sequence[tuple[bytes, bytes]], *, index: bytes | None = None) -> bytes:
-    """An archive of groups (header, payload). index: another one's fields; without any, it is left out."""
-    parts = archives.MAGIC + bytes([archives.VERSION]) + b"".join(header + payload for header, payload in groups)
-    if index is None:
-        return parts + archives.Index(pictures, tuple((len(h), len(p)) for h, p in groups)).pack()
-    size = len(index).to_bytes(HASH_BYTES, "little")
-    return parts + (index + size + _hash(index + size) + archives.END if index else b"")
-
-
-def _groups(data: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """(how many pictures, (header, payload) of each group)."""
-    size = archives.index_size(data)
-    index = archives.Index.parse(data[-size:], len(data))
-    groups, at = [], archives.START
-    for header, payload in index.sizes:
-        groups.append((data[at : at + header], data[at + header : at + header + payload]))
-        at += header + payload
-    return index.pictures, groups
-
-
-def _hash(data: bytes) -> bytes:
-    return checksum(data).to_bytes(HASH_BYTES, "little")
+    begin = archives.START + sum(len(header) + len(payload) for header, payload in groups)
+    return archive_of(pictures, groups, index=mutated(data[begin : -archives.TAIL.size], random))
 
 
 def archive_bombs(model_id: bytes) -> Iterator[bytes]:
@@ -314,3 +285,27 @@ def archive_bombs(model_id: bytes) -> Iterator[bytes]:
     header = archives.Header(archives.FILE, "L", 1, 1, model_id, (archives.Run(0, 1),), (Listed(("a",)),), size, 0, 0)
     for begin in (header.pack(), archives.MARKER + write_varint(archives.MAX_HEADER_BYTES)):
         yield archives.MAGIC + b"\0" + begin * (2**23 // len(begin))
+
+
+def archive_of(pictures: int, groups: Sequence[tuple[bytes, bytes]], *, index: bytes | None = None) -> bytes:
+    """An archive of groups (header, payload). index: its fields, if they are others than those that fit."""
+    parts = archives.MAGIC + bytes([archives.VERSION]) + b"".join(header + payload for header, payload in groups)
+    if index is None:
+        return parts + archives.Index(pictures, tuple((len(h), len(p)) for h, p in groups)).pack()
+    size = len(index).to_bytes(HASH_BYTES, "little")
+    return parts + index + size + _hash(index + size) + archives.END
+
+
+def _groups(data: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """(how many pictures, (header, payload) of each group)."""
+    size = archives.index_size(data)
+    index = archives.Index.parse(data[-size:], len(data))
+    groups, at = [], archives.START
+    for header, payload in index.sizes:
+        groups.append((data[at : at + header], data[at + header : at + header + payload]))
+        at += header + payload
+    return index.pictures, groups
+
+
+def _hash(data: bytes) -> bytes:
+    return checksum(data).to_bytes(HASH_BYTES, "little")
