@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.codecs.tables import ScaleTables
+from bbans.codecs.latent import EDGES, LAST_EDGE
+from bbans.codecs.tables import MASS, SCALES, UNIT, ScaleTables
 from bbans.errors import BadModel, InexactDevice, ModelMissing
 
 if TYPE_CHECKING:
@@ -185,9 +186,43 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
     try:
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
             described = json.loads((file.metadata() or {})["bbans"])
+            if not isinstance(described, dict):
+                raise ValueError("its description is none")
             return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise BadModel(f"{folder / WEIGHTS}: not a bbans model ({error})") from error
+
+
+def _tables(tensors: Mapping[str, NDArray[Any]]) -> Tables:
+    """The tables, which rise as CDFs do: with others, other symbols are popped than were pushed. Raises `BadModel`."""
+    upper = _row(tensors, "tables.upper", np.uint32)
+    halves, shifts = _row(tensors, "tables.halves", np.int32), _row(tensors, "tables.shifts", np.int32)
+    edges, exp2 = _row(tensors, "tables.edges", np.int32), _row(tensors, "tables.exp2", np.uint32)
+    ends = np.cumsum(halves.astype(np.int64) + 1)
+    if not (
+        len(halves) == len(shifts) == SCALES
+        and halves.min() > 0
+        and 0 <= shifts.min() <= shifts.max() <= UNIT.bit_length() - 1
+        and ends[-1] == len(upper)
+        and (upper[ends - 1] == MASS).all()
+        and (upper[ends - 1 - halves] == MASS // 2).all()
+        and np.array_equal(np.flatnonzero(upper[1:] < upper[:-1]), ends[:-1] - 1)  # where the next table begins
+    ):
+        raise BadModel("tables of its distributions are none of CDFs")
+    if len(edges) != EDGES or np.abs(edges.astype(np.int64)).max() > LAST_EDGE or (np.diff(edges) < 0).any():
+        raise BadModel("edges of its latents' bins are in no order")
+    if not len(exp2) or exp2[0] != 1 << 16 or (exp2[1:] > exp2[:-1]).any():
+        raise BadModel("its powers of two are none")
+    return Tables(ScaleTables.from_upper(upper, halves, shifts), edges, exp2)
+
+
+def _row(tensors: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """A tensor of one dimension. Raises `BadModel`."""
+    if name not in tensors:
+        raise BadModel(f"lacks {name}")
+    if tensors[name].dtype != dtype or tensors[name].ndim != 1:
+        raise BadModel(f"{name} is no row of {dtype.__name__}")
+    return tensors[name]
 
 
 def _load(folder: Path, device: str, threads: int | None) -> Model:
@@ -202,19 +237,12 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
         torch.set_num_threads(threads)
     described, tensors = read_weights(folder)
     try:
-        network = build(described.get("family"), described.get("config"))
+        with torch.device("meta"):  # its weights are replaced: only their shapes are needed
+            network = build(described.get("family"), described.get("config"))
+        tables, known = _tables(tensors), _row(tensors, "selftest", np.uint64).tolist()
     except BadModel as error:
         raise BadModel(f"{folder / WEIGHTS}: {error}") from error
-    try:
-        tables = Tables(
-            ScaleTables.from_upper(*(tensors[f"tables.{part}"] for part in ("upper", "halves", "shifts"))),
-            tensors["tables.edges"],
-            tensors["tables.exp2"],
-        )
-        known = [int(x) for x in tensors["selftest"]]
-    except (KeyError, TypeError) as error:
-        raise BadModel(f"{folder / WEIGHTS}: lacks {error}") from error
-    others = ("tables.", "selftest", DIRECTIONS)
+    others = ("tables.", "selftest", DIRECTIONS, FITS)
     install(network, {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(others)})
     network.eval().requires_grad_(False)
     if device not in ("auto", "cpu", "cuda"):

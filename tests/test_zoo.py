@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,8 +20,6 @@ def changed(tiny_models: Folders, tmp_path: Path):
     described, _ = zoo.read_weights(tiny_models[2])
 
     def change(metadata: dict[str, str] | None = None, **tensors: np.ndarray | None) -> Path:
-        import json
-
         arrays = load_file(tiny_models[2] / zoo.WEIGHTS)
         for name, value in tensors.items():
             arrays[name.replace("__", ".")] = value
@@ -75,6 +74,59 @@ def test_tampered_weights_are_refused(tiny_models: Folders, changed) -> None:
         zoo.load(changed(levels__0__enter_d__weight=np.full_like(weight, 3000)))
     with pytest.warns(RuntimeWarning), pytest.raises(InexactDevice):  # exact, but not the model it was
         zoo.load(changed(levels__0__enter_d__weight=np.roll(weight, 1, axis=0) // 4))
+
+
+@pytest.mark.parametrize("described", ["[]", "3", "[" * 100_000, '{"family": []}', '{"family": "photo", "config": 8}'])
+def test_descriptions_that_are_none(changed, described: str) -> None:
+    with pytest.raises(BadModel):
+        zoo.load(changed(metadata={"bbans": described}))
+
+
+@pytest.mark.parametrize(
+    "size", [{"channels": 10**9}, {"mixtures": 10**9}, {"distinct": 10**6}, {"blocks": [1, 10**6, 1]}, {"region": "8"}]
+)
+def test_sizes_that_are_none(changed, size: dict[str, object]) -> None:
+    """Nothing is allocated for them."""
+    config = {"channels": 8, "hidden": 4, "mixtures": 2, "latents": 2, "regional": 8, "blocks": [1, 1, 1]}
+    with pytest.raises(BadModel, match=r"at most 4096|at most 32|sizes that"):
+        zoo.load(changed(metadata={"bbans": json.dumps({"family": "photo", "config": config | size})}))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("upper", lambda upper: upper[:10]),
+        ("upper", lambda upper: upper[::-1].copy()),
+        ("upper", lambda upper: np.where(np.arange(len(upper)) == 2, upper[0] - 1, upper)),
+        ("upper", lambda upper: upper + np.uint32(1)),
+        ("upper", lambda upper: upper.astype(np.float32)),
+        ("halves", lambda halves: halves[:5]),
+        ("halves", lambda halves: -halves),
+        ("halves", lambda halves: np.roll(halves, 1)),
+        ("halves", lambda halves: halves.reshape(2, -1)),
+        ("shifts", lambda shifts: shifts + np.int32(1)),
+        ("shifts", lambda shifts: shifts[:3]),
+        ("edges", lambda edges: edges[:3]),
+        ("edges", lambda edges: edges[::-1].copy()),
+        ("edges", lambda edges: edges * np.int32(2)),
+        ("exp2", lambda exp2: exp2[:0]),
+        ("exp2", lambda exp2: exp2 * np.uint32(0)),
+        ("exp2", lambda exp2: exp2[::-1].copy()),
+    ],
+)
+def test_tables_that_are_none(tiny_models: Folders, changed, name: str, change) -> None:
+    table = load_file(tiny_models[2] / zoo.WEIGHTS)[f"tables.{name}"]
+    with pytest.raises(BadModel):
+        zoo.load(changed(**{f"tables__{name}": change(table)}))
+
+
+def test_weights_of_other_types_are_refused(tiny_models: Folders, changed) -> None:
+    """Reals would not be exact, and what is no number passes every comparison."""
+    bias = load_file(tiny_models[2] / zoo.WEIGHTS)["levels.0.enter_d.bias"]
+    with pytest.raises(BadModel, match="wrong type"):
+        zoo.load(changed(levels__0__enter_d__bias=bias + np.float32(0.5)))
+    with pytest.raises(BadModel, match="selftest"):
+        zoo.load(changed(selftest=np.full(4, np.nan)))
 
 
 def test_a_model_that_cannot_be_read_does_not_hide_the_others(

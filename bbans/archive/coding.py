@@ -16,7 +16,7 @@ import numpy as np
 from bbans.archive.format import CHAIN, Header
 from bbans.archive.sources import Pixels
 from bbans.errors import BadFile, BbansError, DecodedDiffers, OutOfBits
-from bbans.image.container import checksum
+from bbans.image.container import MOST_TILE, checksum
 from bbans.image.picture import Picture, compress_picture, decompress_picture
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _decode(find: Finder, header: Header, payload: bytes) -> Pixels:
     if header.kind != CHAIN:
         return decompress_picture(payload, find).pixels[None]
     model = find(header.model_id)
-    if not takes(model, header.height, header.width, header.mode):
+    if header.height * header.width > MOST_TILE or not takes(model, header.height, header.width, header.mode):
         raise BadFile(f"names the model {model.name}, which codes no such pictures")
     try:
         return decode_chain(model, payload, header.count, header.height, header.width, header.channels)

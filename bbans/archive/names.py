@@ -7,7 +7,6 @@ parts, as in a zip file, and can't lead out of the folder that it is extracted i
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -16,6 +15,7 @@ from bbans.image.files import LOSSLESS_SUFFIXES
 
 MAX_NAME_BYTES = 1024
 MAX_DIGITS = 18
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")  # Unicode's category Cc
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _flaw(name: str) -> str | None:
         return "is no text"
     if size > MAX_NAME_BYTES:
         return f"has more than {MAX_NAME_BYTES} bytes"
-    if any(unicodedata.category(character) == "Cc" for character in name):
+    if _CONTROL.search(name):
         return "holds a control character"
     if "\\" in name:
         return "holds a backslash"

@@ -35,6 +35,9 @@ from bbans.image.files import naming, open_regular
 MAX_NAME_BYTES = 1 << 28
 """Of all names that aren't numbered: what is packed small may be large."""
 
+SEARCHED = 64
+"""How often a damaged file may make the search for groups read what is as long as it, by what markers claim."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -187,13 +190,18 @@ def _by_index(file: BinaryIO, size: int, damage: list[str]) -> tuple[list[Group]
 
 
 def _by_markers(file: BinaryIO) -> list[Group]:
-    """All groups whose headers are whole, wherever they are. Raises `TooLarge`."""
+    """All groups whose headers are whole, wherever they are. Raises `TooLarge`, and `BadFile` when that would take too
+    long."""
     groups: list[Group] = []
     totals = _Totals()
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        left = SEARCHED * max(len(data), 1 << 20)
         at = data.find(MARKER)
         while at >= 0:
-            group = _group_at(data, at, len(groups))
+            group, size = _group_at(data, at, len(groups))
+            left -= size
+            if left < 0:
+                raise BadFile("is so damaged that its groups can't be told from what looks like them")
             if group:
                 totals.add(group.header)
                 groups.append(group)
@@ -201,13 +209,15 @@ def _by_markers(file: BinaryIO) -> list[Group]:
     return groups
 
 
-def _group_at(data: mmap.mmap, at: int, number: int) -> Group | None:
-    """The group that begins there, if one does."""
+def _group_at(data: mmap.mmap, at: int, number: int) -> tuple[Group | None, int]:
+    """The group that begins there, if one does; and how many bytes it is to be looked at."""
+    size = 0
     try:
-        offset = at + header_size(data[at : at + 16])
-        return Group(number, offset, Header.parse(data[at:offset]))
+        size = header_size(data[at : at + 16])
+        header = Header.parse(data[at : at + size])
     except (BadFile, TooLarge):
-        return None
+        return None, size
+    return Group(number, at + size, header), min(size + header.size, len(data))
 
 
 def _end(data: mmap.mmap, group: Group) -> int:

@@ -24,14 +24,15 @@ Int32 = NDArray[np.int32]
 
 PRECISION = 24
 MAX_BITS = 10
+EDGES, LAST_EDGE = (1 << (MAX_BITS + 1)) + 1, 1 << 20  # how many edges there are; the last one, for infinity
 PRIOR_SCALE = 16  # units of `ScaleTables` in one scale of the prior: locations are in 1/256 of it
 
 
 def logistic_edges() -> Int32:
     """int32 [2^11 + 1]: quantiles of the logistic in 1/256, computed on this machine; the ends stand for infinity."""
-    p = np.arange(1, 1 << (MAX_BITS + 1)) / (1 << (MAX_BITS + 1))
+    p = np.arange(1, EDGES - 1) / (EDGES - 1)
     inner = np.rint(np.log(p / (1 - p)) * 256).astype(np.int32)
-    return np.concatenate([[-(1 << 20)], inner, [1 << 20]]).astype(np.int32)
+    return np.concatenate([[-LAST_EDGE], inner, [LAST_EDGE]]).astype(np.int32)
 
 
 def prior_codec(bits: int, count: int) -> Codec:

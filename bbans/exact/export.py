@@ -123,6 +123,8 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise BadModel(f"the model lacks the tensor {error}") from error
         if weight.shape != layer.weight.shape or not bias.shape == shift.shape == weight.shape[:1]:
             raise BadModel(f"{name}: the model's weights are of the wrong shape")
+        if (weight.dtype, bias.dtype, shift.dtype) != (torch.int16, torch.int32, torch.int32):
+            raise BadModel(f"{name}: the model's weights are of the wrong type")
         if bool((shift < 1).any()) or bool((largest_sum(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
             raise BadModel(f"{name}: the model's weights are not exact")
         highest = PARAMETER_MAX if layer.target == "params" else ACTIVATION_MAX

@@ -58,6 +58,9 @@ _LEAST_PIECE_BYTES = 1 + 2 * HASH_BYTES  # what a piece takes in the header at t
 MOST_ATTRIBUTES = 1 << 26
 """Bytes of all attributes: more are refused."""
 
+MOST_RECORDS = 1 << 16
+"""Attributes: more are refused, for each takes far more memory than its bytes."""
+
 MAX_PIXELS = 2 * 89_478_485
 """Pictures with more pixels are refused, unless one asks for it: at this size Pillow speaks of a decompression bomb."""
 
@@ -66,6 +69,10 @@ TILE_SIDE = 1024
 
 ONE_TILE = 1 << 21
 """Pictures of up to so many pixels are one tile, whatever their shape: full HD is."""
+
+
+MOST_TILE = 1 << 22
+"""Pixels of a tile by a model: decoders refuse more, which would take too much memory. Encoders keep to `ONE_TILE`."""
 
 
 def checksum(data: Any) -> int:
@@ -247,6 +254,8 @@ def pack_attributes(attributes: Mapping[str, bytes]) -> bytes:
             records += write_varint(len(part)) + part
     if len(records) > MOST_ATTRIBUTES:
         raise TooLarge(f"has {len(records)} bytes of metadata; bbans takes up to {MOST_ATTRIBUTES}")
+    if len(attributes) > MOST_RECORDS:
+        raise TooLarge(f"has {len(attributes)} texts and other metadata; bbans takes up to {MOST_RECORDS}")
     return zlib.compress(records, 9) if records else b""
 
 
@@ -263,13 +272,17 @@ def unpack_attributes(data: bytes) -> dict[str, bytes]:
         raise _contradiction("its attributes have another length")
     reader = Reader(records, error=_contradiction)
     found: dict[str, bytes] = {}
+    last = ""
     while reader.left():
+        if len(found) == MOST_RECORDS:
+            raise _contradiction(f"it has more than {MOST_RECORDS} attributes")
         try:
             name = reader.take(reader.varint()).decode()
         except UnicodeDecodeError as error:
             raise _contradiction("the name of an attribute is no text") from error
-        if found and name <= max(found):
+        if found and name <= last:
             raise _contradiction("its attributes are in no order")
+        last = name
         found[name] = reader.take(reader.varint())
     return found
 

@@ -153,7 +153,8 @@ def _fit(network: PhotoVAE, tensors: Mapping[str, NDArray[Any]], depth: int, pha
     try:
         directions, scales, digits = (tensors[name + part] for part in ("directions", "scales", "digits"))
         wanted = (len(scales), len(last.weight), last.weight.shape[1] + 1)
-        if directions.shape != wanted or any(x.dtype.kind != "i" for x in (directions, scales, digits)):
+        kinds = {x.dtype.kind for x in (directions, scales, digits)}
+        if scales.ndim != 1 or directions.shape != wanted or kinds != {"i"}:
             raise ValueError("shapes")
         if not 0 <= int(digits[0]) <= 30 or np.abs(scales.astype(np.int64)).max(initial=0) > 1 << 12:
             raise ValueError("magnitudes")

@@ -14,7 +14,7 @@ import numpy as np
 
 from bbans.errors import BadFile, DecodedDiffers, OutOfBits
 from bbans.image import libraries
-from bbans.image.container import MODEL, RAW, TOGETHER, WEBP, Piece, checksum
+from bbans.image.container import MODEL, MOST_TILE, RAW, TOGETHER, WEBP, Piece, checksum
 from bbans.image.modes import MODES, SHEET_CHANNELS
 from bbans.image.seen import from_seen, to_seen
 from bbans.image.sheets import Pixels, Sheet, put_together, take_apart
@@ -163,7 +163,7 @@ class Decoder:
 
         assert self.load
         model = self.load()
-        if not takes(model, *shape[:2], mode):
+        if shape[0] * shape[1] > MOST_TILE or not takes(model, *shape[:2], mode):
             raise BadFile(f"names the model {model.name}, which codes no such pictures")
         try:
             if self.preview:

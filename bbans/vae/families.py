@@ -66,14 +66,14 @@ def family_of(config: Config) -> Family:
 
 def build(family: Any, config: Any) -> Network:
     """The network that a model's file describes. Raises `BadModel`."""
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise BadModel(f"a model of the family {family!r}, which this bbans does not know")
     if not isinstance(config, dict):
         raise BadModel("no sizes of its networks are given")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     try:
         return FAMILIES[family].network(FAMILIES[family].config(**values))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise BadModel(f"sizes that the family {family!r} does not have ({error})") from error
 
 

@@ -24,14 +24,19 @@ from bbans.errors import BadModel
 from bbans.vae.layers import Conv, Residual
 
 PHASES = ("d", "b", "e")
+MOST_SIZE, MOST_DEPTH = 1 << 12, 32  # of networks: more is a model made to do harm
 
 
 def check_sizes(config: Any) -> None:
-    """Raises `BadModel` unless all sizes are positive, and blocks are those of D, B and E. config: of a family."""
+    """Raises `BadModel` unless all sizes are positive and of this world, and blocks are those of D, B and E. config: of
+    a family."""
     for field in fields(config):
         value = getattr(config, field.name)
         if type(value) is int and field.name != "latents" and value < 1:
             raise BadModel(f"{field.name}: at least 1, not {value}")
+        most = MOST_DEPTH if field.name in ("blocks", "distinct", "levels") else MOST_SIZE
+        if (largest := max(value) if isinstance(value, tuple) else value) > most:
+            raise BadModel(f"{field.name}: at most {most}, not {largest}")
     if len(config.blocks) != len(PHASES) or min(config.blocks) < 0:
         raise BadModel(f"blocks are those of D, B and E; not {config.blocks}")
 

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bbans.archive.coding import Finder
-from bbans.errors import ModelMissing
+from bbans.archive.coding import Finder, decode
+from bbans.errors import BadFile, ModelMissing
 
-from .helpers import MODELS, PHOTO, SMALL_MODEL, Fake
+from .helpers import MODELS, PHOTO, SMALL_MODEL, Fake, grey
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -36,3 +37,9 @@ def test_missing_models_are_known_without_loading(fake_zoo: object, monkeypatch:
         Finder().check(b"stranger")
     monkeypatch.setattr(fake_zoo, "load_by_id", lambda *args, **options: pytest.fail("loaded"))
     Finder().check(PHOTO.id)
+
+
+def test_no_model_decodes_a_picture_that_fills_the_memory() -> None:
+    header, _ = grey("a")
+    error = decode(Finder([PHOTO]), (replace(header, width=4096, height=1025), b""))  # type: ignore[list-item]
+    assert isinstance(error, BadFile) and "codes no such pictures" in str(error)

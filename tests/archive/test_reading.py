@@ -8,9 +8,10 @@ import pytest
 
 from bbans import archive
 from bbans.archive import reading
-from bbans.archive.format import MARKER, MAX_SAMPLES, Run
+from bbans.archive.format import FILE, MAGIC, MARKER, MAX_HEADER_BYTES, MAX_SAMPLES, Header, Run
 from bbans.archive.names import Numbered
 from bbans.errors import BadFile, TooLarge, UnsupportedVersion
+from bbans.image.fields import write_varint
 
 from .helpers import archive_of, grey, pixels, save
 
@@ -192,3 +193,13 @@ def test_claims_of_many_pictures_are_added_up(monkeypatch: pytest.MonkeyPatch) -
     long = archive_of("y.bbansa", [grey("abc"), grey("abd", position=1)])
     with pytest.raises(TooLarge, match="names"):
         archive.read(long)
+
+
+@pytest.mark.parametrize("kind", ["payloads", "headers"])
+def test_markers_that_claim_much_are_not_looked_at_without_end(kind: str) -> None:
+    """Each asks for a checksum of all that is behind it."""
+    header = Header(FILE, "L", 1, 1, bytes(8), (Run(0, 1),), (Numbered("a", 0, 1, 1),), 1 << 23, 1, 2).pack()
+    begin = header if kind == "payloads" else MARKER + write_varint(MAX_HEADER_BYTES)
+    Path("x.bbansa").write_bytes(MAGIC + b"\0" + begin * (1 << 23 >> 5))
+    with pytest.raises(BadFile, match="so damaged"):
+        archive.read("x.bbansa", keep_going=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import zlib
 
 import pytest
 from hypothesis import given
@@ -220,3 +221,13 @@ def test_tiles_cover_every_pixel_once(width: int, height: int, side: int) -> Non
 )
 def test_tile_side(width: int, height: int, side: int) -> None:
     assert container.tile_side(width, height) == side
+
+
+def test_many_attributes_take_no_time() -> None:
+    attributes = {f"{i:06}": b"" for i in range(container.MOST_RECORDS)}
+    assert container.unpack_attributes(container.pack_attributes(attributes)) == attributes
+    one_more = zlib.compress(b"".join(b"\6%06d\0" % i for i in range(container.MOST_RECORDS + 1)))
+    with pytest.raises(BadFile, match="more than 65536 attributes"):
+        container.unpack_attributes(one_more)
+    with pytest.raises(TooLarge, match="other metadata"):
+        container.pack_attributes(attributes | {"x": b""})

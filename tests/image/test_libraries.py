@@ -180,7 +180,7 @@ def test_icons_are_one_webp(model: zoo.Model, mode: str, channels: int, monkeypa
     monkeypatch.setattr(container, "TILE_SIDE", 32)
     data = coded(pixels, mode, model)
     assert set(methods(data)) == {"WebP together"} and Header.parse(data).tile == 0
-    monkeypatch.setattr(picture_module, "_whole", lambda *_: None)
+    monkeypatch.setattr(picture_module, "by_webp", lambda *_: None)
     assert set(methods(coded(pixels, mode, model))) == {"WebP together"}
 
 

@@ -13,6 +13,7 @@ import bbans
 from bbans import zoo
 from bbans.errors import BadFile, BadImage, BbansError, DecodedDiffers, OutOfBits, TooLarge
 from bbans.image import container
+from bbans.image.container import Header, Piece, checksum
 from bbans.image.modes import MODES
 from bbans.image.picture import Picture, compress_picture, decompress_picture, verify_picture
 from bbans.image.view import View
@@ -24,6 +25,7 @@ class Model:
     """All that compression itself asks of a model."""
 
     id = b"12345678"
+    name = "any"
 
 
 def picture_of(pixels: np.ndarray) -> Picture:
@@ -216,3 +218,13 @@ def test_import_is_light() -> None:
 
     code = "import sys, bbans; assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.usefixtures("fake_codec")
+@pytest.mark.parametrize("tile", [0, 4096])
+def test_no_model_decodes_a_tile_that_fills_the_memory(tile: int) -> None:
+    payload = b"few bytes"
+    piece = Piece(len(payload), checksum(payload), 0)
+    header = Header("L", 4096, 1025, tile, (piece,), Model.id)
+    with pytest.raises(BadFile, match="codes no such pictures"):
+        decode(container.join(header, [payload]))
