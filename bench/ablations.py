@@ -84,19 +84,8 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},
-    "G, R - G, B - G": {
-        "code": {
-            "bbans.vae.lattice.ycocg_from_rgb": green_first,
-            "bbans.vae.lattice.rgb_from_ycocg": from_green_first,
-        }
-    },
-    "R, G, B": {
-        "code": {
-            "bbans.vae.lattice.ycocg_from_rgb": as_it_is,
-            "bbans.vae.lattice.rgb_from_ycocg": as_it_is,
-            "bbans.vae.lattice.RANGES": ((0, 255),) * SAMPLES,
-        }
-    },
+    # colours
+    "G, R-G, B-G": {"model": {"colour": "G, R-G, B-G"}},
     # sizes
     "K = 1": {"model": {"mixtures": 1}},
     "K = 3": {"model": {"mixtures": 3}},

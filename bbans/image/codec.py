@@ -38,8 +38,7 @@ from bbans.image.fields import read_varint, write_varint
 from bbans.image.fitting import FEW_STEPS, MANY_STEPS, Fits
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand, Watch
-from bbans.vae import lattice
-from bbans.vae.families import picture_planes, sampling
+from bbans.vae.families import picture_planes
 from bbans.vae.objectives import level_count
 from bbans.vae.photo import PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
@@ -247,7 +246,7 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     Raises `BadImage` when the model takes no such pictures.
     """
     dims = pixels[0].size
-    depth = sampling(model.network.config)[1]
+    depth = model.network.config.sampling.depth
     first = first_lanes(pixels.size * depth // 8)  # bilevel samples are worth less
     with arithmetic():
         chain = Strand(Message.empty(first, seed=PADDING_SEED), 0, None, 0.0 if want_elbo else None)
@@ -361,7 +360,7 @@ def _planes(model: Model, pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _pixels(model: Model, planes: Tensor, channels: int) -> NDArray[np.uint8]:
-    return lattice.pixels(planes, channels, sampling(model.network.config)[1]).cpu().numpy()
+    return model.network.config.sampling.pixels(planes, channels).cpu().numpy()
 
 
 def _finish(head: bytes, strand: Strand, before: float, dims: int) -> tuple[bytes, TileStats]:

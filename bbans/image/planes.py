@@ -28,6 +28,7 @@ from bbans.exact.layers import IntConv
 from bbans.image.fitting import Fit, Fits, Plane, find_codes
 from bbans.image.lanes import Schedule
 from bbans.vae import lattice
+from bbans.vae.lattice import Sampling
 from bbans.vae.likelihoods import POSTERIOR_SCALES
 from bbans.vae.phases import Head, Phases
 from bbans.zoo import Tables
@@ -148,20 +149,18 @@ class Layer:
 
 
 class Planes:
-    """Codecs of pixels. samples: channels of the networks; channels: of the picture, the first so many are coded;
-    bilevel: a sample is 0 or 255."""
+    """Codecs of pixels. sampling: of the networks; channels: of the picture, the first so many are coded."""
 
     def __init__(
         self,
         tables: Tables,
-        samples: int,
+        sampling: Sampling,
         channels: int,
         *,
-        bilevel: bool = False,
         fits: Fits | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.tables, self.samples, self.channels, self.bilevel = tables, samples, channels, bilevel
+        self.tables, self.sampling, self.channels = tables, sampling, channels
         self.fits, self.watch = fits or Fits(), watch
 
     def phase(
@@ -195,15 +194,17 @@ class Planes:
                 residuals = lattice.residual(before, prediction[:, :channel])
                 inside = head.inside(channel, shared[channel], residuals)
                 row = self.channels - 1 - channel if grows else None
+                here = prediction[:, channel : channel + 1]
+                base = self.sampling.base(channel, earlier[0]) if channel else torch.zeros_like(here)
 
                 def plane(params: Tensor) -> Codec:
-                    likelihood = self._likelihood(params, prediction[:, channel], channel)
-                    return self._plane(likelihood, size, params, row, place)
+                    likelihood = self._likelihood(params, here + 4 * base, channel)
+                    return self._plane(likelihood, size, params, base, row, place)
 
                 if not fits:
                     return plane(head.out[channel](inside))
-                centre = prediction[:, channel : channel + 1] / 4
-                return self._fitted(fits[channel], cast(IntConv, head.out[channel]), inside, centre, channel, plane)
+                last = cast(IntConv, head.out[channel])
+                return self._fitted(fits[channel], last, inside, here / 4, base, channel, plane)
 
             return autoregressive(given, self.channels)
 
@@ -212,7 +213,7 @@ class Planes:
 
         def pop(strands: Strands) -> Tensor:
             popped = planes().pop(strands)
-            x = torch.cat([*popped, *([torch.zeros_like(popped[0])] * (self.samples - self.channels))], 1)
+            x = torch.cat([*popped, *([torch.zeros_like(popped[0])] * (self.sampling.samples - self.channels))], 1)
             return x.contiguous(memory_format=torch.channels_last)
 
         return Codec(push, pop)
@@ -222,7 +223,7 @@ class Planes:
         count = height * width * self.channels
 
         def push(strands: Sequence[Strand], x: Tensor) -> None:
-            values = lattice.pixels(x, self.channels).cpu().numpy().reshape(-1, count)
+            values = self.sampling.pixels(x, self.channels).cpu().numpy().reshape(-1, count)
             for strand, part in zip(strands, parts_of(strands), strict=True):
                 for value in reversed(values[part].ravel()):
                     uniform(256).push(strand.message.lanes(np.s_[:1]), np.array([value]))
@@ -235,7 +236,7 @@ class Planes:
                 for _ in range(strand.count * count)
             ]
             pixels = torch.tensor(values, dtype=torch.uint8).reshape(-1, height, width, self.channels)
-            return lattice.planes(pixels.to(like.device), self.samples).to(like.dtype)
+            return self.sampling.planes(pixels.to(like.device)).to(like.dtype)
 
         return Codec(push, pop)
 
@@ -245,6 +246,7 @@ class Planes:
         last: IntConv,
         features: Tensor,
         prediction: Tensor,
+        base: Tensor,
         channel: int,
         plane: Callable[[Tensor], Codec],
     ) -> Codec:
@@ -256,8 +258,9 @@ class Planes:
         each = fit.codec(self.tables.logistic, count)
 
         def push(strands: Sequence[Strand], x: Tensor) -> None:
-            pictures = zip(features.split(1), x.float().cpu().split(1), prediction.float().cpu().split(1), strict=True)
-            seen = (Plane(*picture, *lattice.RANGES[channel]) for picture in pictures)
+            pixels, centre = ((plane + base).float().cpu() for plane in (x, prediction))
+            pictures = zip(features.split(1), pixels.split(1), centre.split(1), strict=True)
+            seen = (Plane(*picture, *self.sampling.range(channel)) for picture in pictures)
             codes = [find_codes(fit, self.tables.logistic, last, picture, self.fits.steps) for picture in seen]
             plane(given(codes)).push(strands, x)
             for strand, part in zip(strands, parts_of(strands), strict=True):
@@ -280,7 +283,7 @@ class Planes:
 
     def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Mixture | Bernoullis:
         """Network outputs [n, 3K or 1, h, w] to the distributions of all n h w symbols."""
-        if self.bilevel:
+        if self.sampling.bilevel:
             return Bernoullis(self.tables.logistic, rows_of(params)[0])
         logits, means, scales = rows_of(params).reshape(3, params.shape[1] // 3, -1)
         exp2 = self.tables.exp2
@@ -297,13 +300,13 @@ class Planes:
         weights >>= np.uint32(32 - WEIGHT_BITS)
         rest = np.uint32(1 << WEIGHT_BITS) - weights.sum(0, dtype=np.uint32)
         weights.reshape(-1)[heaviest * rest.size + np.arange(rest.size)] += rest
-        base = prediction.to(torch.int32).cpu().numpy().ravel()
+        centre = prediction.to(torch.int32).cpu().numpy().ravel()
         return Mixture(
             self.tables.logistic,
             weights,
-            means + 4 * base,
+            means + 4 * centre,
             np.clip(scales + SCALE_OF_ONE, 0, SCALES - 1),
-            *lattice.RANGES[channel],
+            *self.sampling.range(channel),
         )
 
     def _plane(
@@ -311,15 +314,17 @@ class Planes:
         likelihood: Mixture | Bernoullis,
         size: Size,
         like: Tensor,
+        base: Tensor,
         grows: int | None,
         place: tuple[int, str] | None,
     ) -> Codec:
-        """One channel of all pictures. `grows`: the index, in the order of pushing, of a row that makes lanes grow."""
+        """One channel of all pictures. base: see `Sampling`; grows: the index, in the order of pushing, of a row that
+        makes lanes grow."""
         count = size[0] * size[1]
-        step = 255 if self.bilevel else 1  # between symbols that follow one another
+        step = 255 if self.sampling.bilevel else 1  # between symbols that follow one another
 
         def push(strands: Sequence[Strand], x: Tensor) -> None:
-            symbols = x.to(torch.int32).cpu().numpy().ravel() // step
+            symbols = (x + base).to(torch.int32).cpu().numpy().ravel() // step
             if self.watch and place:
                 self.watch(*place, -likelihood.log2_prob(symbols).reshape(-1, *size))
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
@@ -339,7 +344,7 @@ class Planes:
                     rows.append(mine.row_codec().pop(strand.message))
                 else:
                     rows.append(strand.schedule.pop(strand.message, mine, strand.rows[grows]))
-            return torch.from_numpy(np.concatenate(rows) * step).to(like).reshape(-1, 1, *size)
+            return torch.from_numpy(np.concatenate(rows) * step).to(like).reshape(-1, 1, *size) - base
 
         return Codec(push, pop)
 
