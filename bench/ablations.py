@@ -31,31 +31,31 @@ from bbans.train.export import export
 from bbans.train.loop import Recipe, check_same_run, train
 from bbans.train.run import read_recipe
 from bbans.train.tasks import PhotoTask
+from bbans.vae.lattice import COLOURS, Colour, Sampling
 from bbans.vae.phases import Head, Phases
-from bbans.vae.photo import SAMPLES, PhotoConfig
+from bbans.vae.photo import PhotoConfig
 from bench import common
 from bench.speed import size_of
 
 BASE = Path(__file__).with_name("ablation.toml")
 LISTS = common.ROOT / "models" / "photo"
+DIFFERENCES = "G, R-G, B-G"
 EXPORT = ("bbans.exact.layers", "bbans.exact.export")  # where the largest activation is known
-
-
-def green_first(rgb: Tensor) -> Tensor:
-    """G, R - G, B - G."""
-    r, g, b = rgb.unbind(1)
-    return torch.stack([g, r - g, b - g], 1)
-
-
-def from_green_first(planes: Tensor) -> Tensor:
-    """The inverse of `green_first`."""
-    g, r, b = planes.unbind(1)
-    return torch.stack([r + g, g, b + g], 1)
 
 
 def as_it_is(rgb: Tensor) -> Tensor:
     """R, G, B."""
     return rgb
+
+
+def nothing(sampling: Sampling, channel: int, first: Tensor) -> Tensor:
+    """`Sampling.base` that adds nothing."""
+    return torch.zeros_like(first)
+
+
+def of_a_byte(sampling: Sampling, channel: int) -> tuple[int, int]:
+    """`Sampling.range` of R, G and B."""
+    return 0, 255
 
 
 def apart(head: Head, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
@@ -84,18 +84,19 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},
-    "G, R - G, B - G": {
-        "code": {
-            "bbans.vae.lattice.ycocg_from_rgb": green_first,
-            "bbans.vae.lattice.rgb_from_ycocg": from_green_first,
-        }
+    # colours
+    "G, R-G, B-G": {"model": {"colour": DIFFERENCES}},
+    "G, R-G, B-G, which may be beyond 0..255": {
+        "model": {"colour": DIFFERENCES},
+        "code": {"bbans.vae.lattice.COLOURS": COLOURS | {DIFFERENCES: replace(COLOURS[DIFFERENCES], bounded=False)}},
     },
     "R, G, B": {
+        "model": {"colour": DIFFERENCES},
         "code": {
-            "bbans.vae.lattice.ycocg_from_rgb": as_it_is,
-            "bbans.vae.lattice.rgb_from_ycocg": as_it_is,
-            "bbans.vae.lattice.RANGES": ((0, 255),) * SAMPLES,
-        }
+            "bbans.vae.lattice.COLOURS": COLOURS | {DIFFERENCES: Colour(as_it_is, as_it_is, bounded=False)},
+            "bbans.vae.lattice.Sampling.base": nothing,
+            "bbans.vae.lattice.Sampling.range": of_a_byte,
+        },
     },
     # sizes
     "K = 1": {"model": {"mixtures": 1}},

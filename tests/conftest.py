@@ -118,7 +118,7 @@ def random_pixels() -> Iterator[Callable[..., np.ndarray]]:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Folders of exported `photo` models of random weights, by their number of latents: 0, 2 and 3. That of 2 has
-    networks of its own for the finest level; that of 3 has no overview."""
+    networks of its own for the finest level; that of 3 has no overview, and other colours."""
     import torch
     from PIL import Image
 
@@ -143,6 +143,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
                 mixtures=2,
                 latents=latents,
                 overview=latents != 3,
+                colour="G, R-G, B-G" if latents == 3 else "YCoCg-R",
                 regional=8,
                 blocks=(1, 1, 1),
                 distinct=2 if latents == 2 else 1,
@@ -189,6 +190,7 @@ def tiny_thumbnails(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
             blocks=(1, 1, 1),
             top=8,
             latents=latents,
+            colour="G, R-G, B-G" if name == "RGB" else "YCoCg-R",
         )
         with torch.random.fork_rng():
             torch.manual_seed(1)

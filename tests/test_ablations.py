@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 CHANGED = [
     "E does not see B",
     "channels apart",
-    "G, R - G, B - G",
+    "G, R-G, B-G, which may be beyond 0..255",
     "R, G, B",
     "activations of 8 bits",
     "one filter",

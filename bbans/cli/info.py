@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections import Counter
 from contextlib import ExitStack
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 
@@ -14,20 +16,30 @@ from bbans.cli.batch import Batch, Task, batch_options
 from bbans.errors import BadFile
 from bbans.image.container import METHOD_NAMES, NO_MODEL, SUFFIX, Header
 
+BAR = 50  # characters
+
 
 @click.command()
 @batch_options(suffixes=lambda: [SUFFIX], writes=False)
-def info(batch: Batch) -> None:
-    """Tell what .bbans files hold, from their headers alone."""
+@click.option("--plot", is_flag=True, help="Decode them, too, and draw what their bits are for.")
+@shared.search_option
+def info(batch: Batch, plot: bool, model: Path | None) -> None:
+    """Tell what .bbans files hold, from their headers alone.
+
+    \b
+    bbans info photo.bbans          size, mode, what coded it
+    bbans info --plot photo.bbans   likelihood, prior, bits back and the rest, as bars
+    """
     from bbans.zoo import available
 
     names = {model.id: model.name for model in available()}
+    find = shared.ModelFinder(model, "auto", None) if plot else None
 
-    def finish(task: Task, read: tuple[Header, int]) -> None:
-        header, size = read
+    def finish(task: Task, read: tuple[Header, int, dict[str, float]]) -> None:
+        header, size, parts = read
         tiles = len(header.pieces) // len(header.sheets)
         methods = Counter(METHOD_NAMES[piece.method] for piece in header.pieces)
-        record = {
+        record: dict[str, Any] = {
             "input": task.source.name,
             "bytes": size,
             "version": header.version,
@@ -42,19 +54,32 @@ def info(batch: Batch) -> None:
             "attributes": {name: len(value) for name, value in header.attributes.items()},
             "total": 8 * size / header.dims,
         }
+        if plot:
+            record["parts"] = {name: bits / header.dims for name, bits in parts.items()}
         by = [f"model {record['model'] or str(record['model_id']) + ' (not found here)'}"] if methods["model"] else []
         by += [f"{name} ({count} of {len(header.pieces)})" for name, count in methods.items() if name != "model"]
         batch.say(
             f"{task.source.name}: {header.width} x {header.height} {header.mode}, {tiles} tile{'s' * (tiles > 1)}, "
-            f"{', '.join(by)}, {size} bytes, {record['total']:.3f} bits per dim",
+            f"{', '.join(by)}, {size} bytes, {record['total']:.3f} bits per dim"
+            + "".join(f"\n{line}" for line in _bars(parts, header.dims)),
             record,
         )
 
-    batch.run(_header, finish)
+    batch.run(functools.partial(_read, find), finish)
 
 
-def _header(task: Task) -> tuple[Header, int]:
-    """The header of a file, and the file's size."""
+def _bars(parts: dict[str, float], dims: int) -> list[str]:
+    """A line for each part of a file's bits: its name, bits per dim, and a bar; of what comes back, a hollow one."""
+    width, most = max(map(len, parts), default=0), max((abs(bits) for bits in parts.values()), default=0.0)
+    return [
+        f"  {name:<{width}} {bits / dims:9.4f}  {('░' if bits < 0 else '█') * round(BAR * abs(bits) / most)}".rstrip()
+        for name, bits in parts.items()
+    ]
+
+
+def _read(find: shared.ModelFinder | None, task: Task) -> tuple[Header, int, dict[str, float]]:
+    """The header of a file, the file's size, and what its bits are for, if models are to be found for it."""
+    from bbans.image.accounts import account
     from bbans.image.files import naming, open_regular
 
     with naming(task.source.name), ExitStack() as stack:
@@ -62,7 +87,9 @@ def _header(task: Task) -> tuple[Header, int]:
             file: BinaryIO = io.BytesIO(task.source.data or b"")
         else:
             file = stack.enter_context(open_regular(task.source.path, BadFile))
-        return Header.read(file), file.seek(0, io.SEEK_END)
+        header, size = Header.read(file, limit=None), file.seek(0, io.SEEK_END)
+        file.seek(0)
+        return header, size, account(file.read(), find) if find else {}
 
 
 @click.command()

@@ -37,9 +37,8 @@ from bbans.image.families import pictures_codec
 from bbans.image.fields import read_varint, write_varint
 from bbans.image.fitting import FEW_STEPS, MANY_STEPS, Fits
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
-from bbans.image.planes import LATENT_BITS, LATENT_SHARE, Strand, Watch
-from bbans.vae import lattice
-from bbans.vae.families import picture_planes, sampling
+from bbans.image.planes import CODES, INITIAL, LATENT_BITS, LATENT_SHARE, Ledger, Strand, Watch
+from bbans.vae.families import picture_planes
 from bbans.vae.objectives import level_count
 from bbans.vae.photo import PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
@@ -130,7 +129,7 @@ def _encoded(
     dims = pixels[0].size
     schedules = [Schedule(dims) for _ in pixels]
     tiles = [
-        Strand(Message.empty(schedule.first, seed=PADDING_SEED), 1, None, 0.0 if want_elbo else None, schedule)
+        Strand(Message.empty(schedule.first, seed=PADDING_SEED), 1, None, {} if want_elbo else None, schedule)
         for schedule in schedules
     ]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
@@ -142,7 +141,7 @@ def _encoded(
         if tuned_by is not None:
             untold = tile.message.bits()
             tuning.codec(model.tables.logistic, _space(model)).push(tile.message, tuned_by)
-            tile.pays(tile.message.bits() - untold)
+            tile.pays(CODES, tile.message.bits() - untold)
         head = write_varint((tile.latent_bits or 0) + 16 * len(schedule.counts) + TUNED * (tuned_by is not None))
         head += b"".join(write_varint(n) for n in schedule.counts)
         results.append(_finish(head, tile, bits, dims))
@@ -161,11 +160,18 @@ def watch_tile(model: Model, pixels: NDArray[np.uint8], watch: Watch) -> None:
         _pushed(codec, strand, _planes(model, pixels), 1)
 
 
-def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """The inverse of `encode_tiles`: [n, height, width, channels]."""
+def decode_tiles(
+    model: Model,
+    payloads: Sequence[bytes],
+    height: int,
+    width: int,
+    channels: int,
+    ledger: Ledger | None = None,
+) -> NDArray[np.uint8]:
+    """The inverse of `encode_tiles`: [n, height, width, channels]. ledger: what the bits were for is added to it."""
     if isinstance(model.network, ThumbnailVAE):
-        return np.concatenate([decode_chain(model, payload, 1, height, width, channels) for payload in payloads])
-    opened = [_tile(model, payload, height, width, channels) for payload in payloads]
+        return np.concatenate([decode_chain(model, one, 1, height, width, channels, ledger) for one in payloads])
+    opened = [_tile(model, payload, height, width, channels, ledger) for payload in payloads]
     tiles, networks = [tile for tile, _ in opened], [network for _, network in opened]
     if all(network is model.network for network in networks):  # then they go through it together
         x = _popped(_codec(model, (len(tiles), height, width, channels)), tiles)
@@ -176,6 +182,7 @@ def decode_tiles(model: Model, payloads: Sequence[bytes], height: int, width: in
     for tile in tiles:
         assert tile.schedule
         _check_end(_resized(tile.message, tile.schedule.first))
+        tile.pays(INITIAL, 32.0 * len(tile.message.words))
     return _pixels(model, x, channels)
 
 
@@ -196,7 +203,9 @@ def decode_preview(
     return pixels[:: 1 << levels - depth, :: 1 << levels - depth]
 
 
-def _tile(model: Model, payload: bytes, height: int, width: int, channels: int) -> tuple[Strand, PhotoVAE]:
+def _tile(
+    model: Model, payload: bytes, height: int, width: int, channels: int, ledger: Ledger | None = None
+) -> tuple[Strand, PhotoVAE]:
     """The message of a tile of `photo`, as its decoder begins, and the networks that it is decoded by."""
     start, at = read_varint(payload, 0)
     bits, doublings = start % 16, start % TUNED // 16
@@ -208,9 +217,14 @@ def _tile(model: Model, payload: bytes, height: int, width: int, channels: int) 
         counts.append(n)
     schedule = Schedule(height * width * channels, counts)
     message = _resized(Message.from_bytes(payload[at:], 1), schedule.lanes)
-    network = _network_of(model, message) if start >= TUNED else cast(PhotoVAE, model.network)
     rows = schedule.parts([(height // 2) * ((width + 1) // 2)] * channels)
-    return Strand(message, 1, bits, None, schedule, rows), network
+    tile = Strand(message, 1, bits, ledger, schedule, rows)
+    if start < TUNED:
+        return tile, cast(PhotoVAE, model.network)
+    before = message.bits()
+    network = _network_of(model, message)
+    tile.pays(CODES, before - message.bits())
+    return tile, network
 
 
 def _network_of(model: Model, message: Message) -> PhotoVAE:
@@ -247,10 +261,10 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     Raises `BadImage` when the model takes no such pictures.
     """
     dims = pixels[0].size
-    depth = sampling(model.network.config)[1]
+    depth = model.network.config.sampling.depth
     first = first_lanes(pixels.size * depth // 8)  # bilevel samples are worth less
     with arithmetic():
-        chain = Strand(Message.empty(first, seed=PADDING_SEED), 0, None, 0.0 if want_elbo else None)
+        chain = Strand(Message.empty(first, seed=PADDING_SEED), 0, None, {} if want_elbo else None)
         batches, done = [], 0
         while done < len(pixels):
             count = _affordable_pictures(model, chain.message, dims, len(pixels) - done) if done else 1
@@ -266,16 +280,25 @@ def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = F
     return _finish(head, chain, Message.empty(first).bits(), pixels.size)
 
 
-def decode_chain(model: Model, payload: bytes, count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """The inverse of `encode_chain`: [count, height, width, channels]. Raises `BadFile`."""
+def decode_chain(
+    model: Model,
+    payload: bytes,
+    count: int,
+    height: int,
+    width: int,
+    channels: int,
+    ledger: Ledger | None = None,
+) -> NDArray[np.uint8]:
+    """The inverse of `encode_chain`: [count, height, width, channels]. ledger: see `decode_tiles`. Raises `BadFile`."""
     batches, at = _read_batches(payload, count, most=max(1, MAX_BATCH_DIMS // (height * width * channels)))
     message = Message.from_bytes(payload[at:], 1)
     decoded = []
     for pictures, bits, lanes in reversed(batches):
-        strand = Strand(_resized(message, lanes), pictures, bits, None)
+        strand = Strand(_resized(message, lanes), pictures, bits, ledger)
         codec = _codec(model, (pictures, height, width, channels))
         decoded.append(_pixels(model, _popped(codec, [strand]), channels))
     _check_end(message)
+    strand.pays(INITIAL, 32.0 * len(message.words))
     return np.concatenate(decoded[::-1])
 
 
@@ -307,7 +330,7 @@ def _pushed(codec: Codec, chain: Strand, x: Tensor, count: int) -> Strand:
     """The chain with `count` more pictures x, whose latents have as many bits as make it shortest."""
     best: Strand | None = None
     for bits in CHAIN_BITS:
-        strand = Strand(copy.deepcopy(chain.message), count, bits, chain.elbo)
+        strand = Strand(copy.deepcopy(chain.message), count, bits, copy.copy(chain.ledger))
         codec.push([strand], x)
         if best is None or strand.message.bits() < best.message.bits():
             best = strand
@@ -361,7 +384,7 @@ def _planes(model: Model, pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _pixels(model: Model, planes: Tensor, channels: int) -> NDArray[np.uint8]:
-    return lattice.pixels(planes, channels, sampling(model.network.config)[1]).cpu().numpy()
+    return model.network.config.sampling.pixels(planes, channels).cpu().numpy()
 
 
 def _finish(head: bytes, strand: Strand, before: float, dims: int) -> tuple[bytes, TileStats]:
@@ -369,7 +392,8 @@ def _finish(head: bytes, strand: Strand, before: float, dims: int) -> tuple[byte
     initial = 32.0 * strand.message.words.padding
     strand.message.resize(1)  # what growing took comes back here, so only now is the growth known
     net = strand.message.bits() - before - initial
-    return head + strand.message.to_bytes(), TileStats(dims, net, initial, strand.elbo)
+    elbo = None if strand.ledger is None else sum(strand.ledger.values())
+    return head + strand.message.to_bytes(), TileStats(dims, net, initial, elbo)
 
 
 def _popped(codec: Codec, strands: list[Strand]) -> Tensor:

@@ -17,7 +17,7 @@ from bbans.vae import lattice
 from bbans.vae.families import Network
 from bbans.vae.objectives import level_count
 from bbans.vae.phases import Phases
-from bbans.vae.photo import SAMPLES, PhotoVAE
+from bbans.vae.photo import PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Tables
 
@@ -30,9 +30,11 @@ def pictures_codec(
     watch: Watch | None = None,
     depth: int = 0,
 ) -> Codec:
-    """The codec, on strands, of pictures [n, samples, height, width] (`lattice.planes`); shape: (n, height, width,
-    channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`; watch: what is told the bits of
-    pixels; depth: of the level whose pictures these are, 0 being the finest."""
+    """The codec, on strands, of pictures [n, samples, height, width] (`Sampling.planes`).
+
+    shape: (n, height, width, channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`; watch:
+    what is told the bits of pixels; depth: of the level whose pictures these are, 0 being the finest.
+    """
     count, height, width, channels = shape
     size = (height, width)
     if isinstance(network, ThumbnailVAE):
@@ -47,7 +49,7 @@ class _Photo:
         self, network: PhotoVAE, tables: Tables, channels: int, fits: Fits | None, watch: Watch | None
     ) -> None:
         self.net, self.tables = network, tables
-        self.planes = Planes(tables, SAMPLES, channels, fits=fits, watch=watch)
+        self.planes = Planes(tables, network.config.sampling, channels, fits=fits, watch=watch)
 
     def pictures(self, size: Size, depth: int) -> Codec:
         """Of a level's pictures."""
@@ -91,7 +93,7 @@ class _Thumbnail:
     def __init__(self, network: ThumbnailVAE, tables: Tables, count: int, watch: Watch | None) -> None:
         config = network.config
         self.net, self.size, self.count = network, (config.height, config.width), count
-        self.planes = Planes(tables, config.samples, config.samples, bilevel=config.depth == 1, watch=watch)
+        self.planes = Planes(tables, config.sampling, config.samples, watch=watch)
         whole, local = config.latents
         self.whole = Layer(tables, whole, (1, 1)) if whole else None
         self.local = Layer(tables, local, config.top_size) if local else None

@@ -28,6 +28,7 @@ from bbans.exact.layers import IntConv
 from bbans.image.fitting import Fit, Fits, Plane, find_codes
 from bbans.image.lanes import Schedule
 from bbans.vae import lattice
+from bbans.vae.lattice import Sampling
 from bbans.vae.likelihoods import POSTERIOR_SCALES
 from bbans.vae.phases import Head, Phases
 from bbans.zoo import Tables
@@ -40,6 +41,10 @@ Size = tuple[int, int]
 TOP = "top"  # in the place of a phase: a coarsest picture that is coded whole
 Watch = Callable[[int, str, NDArray[np.float64]], None]
 """Is given the depth of a level, a phase, and the bits [n, rows, columns] of one of its channels, when it is pushed."""
+Ledger = dict[str, float]
+"""Bits by what they are for: the parts of −ELBO. Pushing and popping enter the same."""
+LIKELIHOOD, PRIOR, BACK, CODES = "likelihood", "prior", "bits back", "codes"  # bits back are negative
+INITIAL = "initial"  # of decoders only, and no part of −ELBO
 Strands = Any  # Sequence[Strand]; combinators take it for a Message
 
 
@@ -47,21 +52,21 @@ Strands = Any  # Sequence[Strand]; combinators take it for a Message
 class Strand:
     """A message and the pictures on it, with what the codecs must know of it.
 
-    latent_bits: None: not chosen yet; elbo: −ELBO so far, None if it isn't wanted; schedule, rows: of lanes that grow
-    while the first rows are pushed.
+    latent_bits: None: not chosen yet; ledger: what its parts took so far, None if that isn't wanted; schedule, rows: of
+    lanes that grow while the first rows are pushed.
     """
 
     message: Message
     count: int
     latent_bits: int | None
-    elbo: float | None
+    ledger: Ledger | None
     schedule: Schedule | None = None
     rows: list[list[tuple[int, int, int]]] = field(default_factory=list)
 
-    def pays(self, bits: float) -> None:
-        """Add to the −ELBO, if it is wanted."""
-        if self.elbo is not None:
-            self.elbo += bits
+    def pays(self, part: str, bits: float) -> None:
+        """Add to the ledger, if there is one."""
+        if self.ledger is not None:
+            self.ledger[part] = self.ledger.get(part, 0.0) + bits
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,14 @@ class Layer:
             for strand, latents in zip(strands, z, strict=True):
                 if latents.bits:
                     prior_codec(latents.bits, len(latents.bins)).push(strand.message, latents.bins)
-                    strand.pays(float(latents.bits * len(latents.bins)))
+                    strand.pays(PRIOR, latents.bits * len(latents.bins))
 
         def pop(strands: Sequence[Strand]) -> list[Latents]:
             z = []
             for strand in strands:
                 bits = strand.latent_bits or 0
                 bins = prior_codec(bits, strand.count * self.count if bits else 0).pop(strand.message)
+                strand.pays(PRIOR, bits * len(bins))
                 z.append(Latents(strand.count, bits, bins))
             return z
 
@@ -112,10 +118,16 @@ class Layer:
             tables = self.tables
             return BinnedPosterior(tables.logistic, tables.edges, bits, means[:, part].ravel(), index[:, part].ravel())
 
+        def enter(strand: Strand, q: BinnedPosterior, bins: NDArray[Any]) -> None:
+            if strand.ledger is not None:
+                strand.pays(BACK, float(q.log2_prob(bins).sum()))
+
         def push(strands: Sequence[Strand], z: list[Latents]) -> None:
             for strand, part, latents in zip(strands, parts_of(strands), z, strict=True):
                 if latents.bits:
-                    of(part, latents.bits).row_codec().push(strand.message, latents.bins)
+                    q = of(part, latents.bits)
+                    q.row_codec().push(strand.message, latents.bins)
+                    enter(strand, q, latents.bins)
 
         def pop(strands: Sequence[Strand]) -> list[Latents]:
             z = []
@@ -128,8 +140,7 @@ class Layer:
                 q = of(part, strand.latent_bits)
                 bins = q.row_codec().pop(strand.message)
                 z.append(Latents(strand.count, strand.latent_bits, bins))
-                if strand.elbo is not None:
-                    strand.pays(float(q.log2_prob(bins).sum()))
+                enter(strand, q, bins)
             return z
 
         return Codec(push, pop)
@@ -148,20 +159,18 @@ class Layer:
 
 
 class Planes:
-    """Codecs of pixels. samples: channels of the networks; channels: of the picture, the first so many are coded;
-    bilevel: a sample is 0 or 255."""
+    """Codecs of pixels. sampling: of the networks; channels: of the picture, the first so many are coded."""
 
     def __init__(
         self,
         tables: Tables,
-        samples: int,
+        sampling: Sampling,
         channels: int,
         *,
-        bilevel: bool = False,
         fits: Fits | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.tables, self.samples, self.channels, self.bilevel = tables, samples, channels, bilevel
+        self.tables, self.sampling, self.channels = tables, sampling, channels
         self.fits, self.watch = fits or Fits(), watch
 
     def phase(
@@ -195,15 +204,17 @@ class Planes:
                 residuals = lattice.residual(before, prediction[:, :channel])
                 inside = head.inside(channel, shared[channel], residuals)
                 row = self.channels - 1 - channel if grows else None
+                here = prediction[:, channel : channel + 1]
+                base = self.sampling.base(channel, earlier[0]) if channel else torch.zeros_like(here)
 
                 def plane(params: Tensor) -> Codec:
-                    likelihood = self._likelihood(params, prediction[:, channel], channel)
-                    return self._plane(likelihood, size, params, row, place)
+                    likelihood = self._likelihood(params, here + 4 * base, channel)
+                    return self._plane(likelihood, size, params, base, row, place)
 
                 if not fits:
                     return plane(head.out[channel](inside))
-                centre = prediction[:, channel : channel + 1] / 4
-                return self._fitted(fits[channel], cast(IntConv, head.out[channel]), inside, centre, channel, plane)
+                last = cast(IntConv, head.out[channel])
+                return self._fitted(fits[channel], last, inside, here / 4, base, channel, plane)
 
             return autoregressive(given, self.channels)
 
@@ -212,7 +223,7 @@ class Planes:
 
         def pop(strands: Strands) -> Tensor:
             popped = planes().pop(strands)
-            x = torch.cat([*popped, *([torch.zeros_like(popped[0])] * (self.samples - self.channels))], 1)
+            x = torch.cat([*popped, *([torch.zeros_like(popped[0])] * (self.sampling.samples - self.channels))], 1)
             return x.contiguous(memory_format=torch.channels_last)
 
         return Codec(push, pop)
@@ -222,20 +233,22 @@ class Planes:
         count = height * width * self.channels
 
         def push(strands: Sequence[Strand], x: Tensor) -> None:
-            values = lattice.pixels(x, self.channels).cpu().numpy().reshape(-1, count)
+            values = self.sampling.pixels(x, self.channels).cpu().numpy().reshape(-1, count)
             for strand, part in zip(strands, parts_of(strands), strict=True):
                 for value in reversed(values[part].ravel()):
                     uniform(256).push(strand.message.lanes(np.s_[:1]), np.array([value]))
-                strand.pays(8.0 * count * strand.count)
+                strand.pays(LIKELIHOOD, 8.0 * count * strand.count)
 
         def pop(strands: Sequence[Strand]) -> Tensor:
+            for strand in strands:
+                strand.pays(LIKELIHOOD, 8.0 * count * strand.count)
             values = [
                 int(uniform(256).pop(strand.message.lanes(np.s_[:1]))[0])
                 for strand in strands
                 for _ in range(strand.count * count)
             ]
             pixels = torch.tensor(values, dtype=torch.uint8).reshape(-1, height, width, self.channels)
-            return lattice.planes(pixels.to(like.device), self.samples).to(like.dtype)
+            return self.sampling.planes(pixels.to(like.device)).to(like.dtype)
 
         return Codec(push, pop)
 
@@ -245,6 +258,7 @@ class Planes:
         last: IntConv,
         features: Tensor,
         prediction: Tensor,
+        base: Tensor,
         channel: int,
         plane: Callable[[Tensor], Codec],
     ) -> Codec:
@@ -256,18 +270,26 @@ class Planes:
         each = fit.codec(self.tables.logistic, count)
 
         def push(strands: Sequence[Strand], x: Tensor) -> None:
-            pictures = zip(features.split(1), x.float().cpu().split(1), prediction.float().cpu().split(1), strict=True)
-            seen = (Plane(*picture, *lattice.RANGES[channel]) for picture in pictures)
+            pixels, centre = ((plane + base).float().cpu() for plane in (x, prediction))
+            pictures = zip(features.split(1), pixels.split(1), centre.split(1), strict=True)
+            seen = (Plane(*picture, *self.sampling.range(channel)) for picture in pictures)
             codes = [find_codes(fit, self.tables.logistic, last, picture, self.fits.steps) for picture in seen]
             plane(given(codes)).push(strands, x)
             for strand, part in zip(strands, parts_of(strands), strict=True):
                 serial([each] * strand.count).push(strand.message, codes[part])
-                if strand.elbo is not None:
-                    strand.pays(sum(fit.bits(self.tables.logistic, count, code) for code in codes[part]))
+                enter(strand, codes[part])
 
         def pop(strands: Sequence[Strand]) -> Tensor:
-            codes = [code for strand in strands for code in serial([each] * strand.count).pop(strand.message)]
+            codes = []
+            for strand in strands:
+                mine = serial([each] * strand.count).pop(strand.message)
+                enter(strand, mine)
+                codes += mine
             return plane(given(codes)).pop(strands)
+
+        def enter(strand: Strand, codes: Sequence[NDArray[np.int64]]) -> None:
+            if strand.ledger is not None:
+                strand.pays(CODES, sum(fit.bits(self.tables.logistic, count, code) for code in codes))
 
         def given(codes: Sequence[NDArray[np.int64]]) -> Tensor:
             """Parameters, by the last layer of each picture."""
@@ -280,7 +302,7 @@ class Planes:
 
     def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Mixture | Bernoullis:
         """Network outputs [n, 3K or 1, h, w] to the distributions of all n h w symbols."""
-        if self.bilevel:
+        if self.sampling.bilevel:
             return Bernoullis(self.tables.logistic, rows_of(params)[0])
         logits, means, scales = rows_of(params).reshape(3, params.shape[1] // 3, -1)
         exp2 = self.tables.exp2
@@ -297,13 +319,13 @@ class Planes:
         weights >>= np.uint32(32 - WEIGHT_BITS)
         rest = np.uint32(1 << WEIGHT_BITS) - weights.sum(0, dtype=np.uint32)
         weights.reshape(-1)[heaviest * rest.size + np.arange(rest.size)] += rest
-        base = prediction.to(torch.int32).cpu().numpy().ravel()
+        centre = prediction.to(torch.int32).cpu().numpy().ravel()
         return Mixture(
             self.tables.logistic,
             weights,
-            means + 4 * base,
+            means + 4 * centre,
             np.clip(scales + SCALE_OF_ONE, 0, SCALES - 1),
-            *lattice.RANGES[channel],
+            *self.sampling.range(channel),
         )
 
     def _plane(
@@ -311,15 +333,21 @@ class Planes:
         likelihood: Mixture | Bernoullis,
         size: Size,
         like: Tensor,
+        base: Tensor,
         grows: int | None,
         place: tuple[int, str] | None,
     ) -> Codec:
-        """One channel of all pictures. `grows`: the index, in the order of pushing, of a row that makes lanes grow."""
+        """One channel of all pictures. base: see `Sampling`; grows: the index, in the order of pushing, of a row that
+        makes lanes grow."""
         count = size[0] * size[1]
-        step = 255 if self.bilevel else 1  # between symbols that follow one another
+        step = 255 if self.sampling.bilevel else 1  # between symbols that follow one another
+
+        def enter(strand: Strand, likelihood: Mixture | Bernoullis, symbols: NDArray[Any]) -> None:
+            if strand.ledger is not None:
+                strand.pays(LIKELIHOOD, -float(likelihood.log2_prob(symbols).sum()))
 
         def push(strands: Sequence[Strand], x: Tensor) -> None:
-            symbols = x.to(torch.int32).cpu().numpy().ravel() // step
+            symbols = (x + base).to(torch.int32).cpu().numpy().ravel() // step
             if self.watch and place:
                 self.watch(*place, -likelihood.log2_prob(symbols).reshape(-1, *size))
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
@@ -328,8 +356,7 @@ class Planes:
                     mine.row_codec().push(strand.message, symbols[part])
                 else:
                     strand.schedule.push(strand.message, mine, symbols[part])
-                if strand.elbo is not None:
-                    strand.pays(-float(mine.log2_prob(symbols[part]).sum()))
+                enter(strand, mine, symbols[part])
 
         def pop(strands: Sequence[Strand]) -> Tensor:
             rows = []
@@ -339,7 +366,8 @@ class Planes:
                     rows.append(mine.row_codec().pop(strand.message))
                 else:
                     rows.append(strand.schedule.pop(strand.message, mine, strand.rows[grows]))
-            return torch.from_numpy(np.concatenate(rows) * step).to(like).reshape(-1, 1, *size)
+                enter(strand, mine, rows[-1])
+            return torch.from_numpy(np.concatenate(rows) * step).to(like).reshape(-1, 1, *size) - base
 
         return Codec(push, pop)
 

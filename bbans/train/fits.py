@@ -71,6 +71,7 @@ def find_fits(network: PhotoVAE, views: Iterable[NDArray[np.uint8]], count: int)
 def _planes(soft: PhotoVAE, x: Tensor) -> Iterator[tuple[Key, Tensor, Tensor]]:
     """Of each plane, all pictures together: what the last layer reads [features + 1, pixels], and the slopes of −ln p
     by what it puts out [outputs, pixels]."""
+    sampling = soft.config.sampling
     for depth, (nets, views, told, _) in enumerate(photo_levels(soft, x, DEPTHS)):
         features = phase_features(nets, views, told)
         for phase, h, target, prediction in zip(PHASES, features, views.pixels, views.predictions, strict=True):
@@ -78,10 +79,9 @@ def _planes(soft: PhotoVAE, x: Tensor) -> Iterator[tuple[Key, Tensor, Tensor]]:
             for channel, mine in enumerate(head.split(h)):
                 inside = head.inside(channel, mine, seen[:, :channel])
                 params = head.out[channel](inside)
-                here = slice(channel, channel + 1)
-                _, slopes = logistic_mixture_slopes(
-                    params, target[:, here], prediction[:, here] / 4, *lattice.RANGES[channel]
-                )
+                here, base = slice(channel, channel + 1), sampling.base(channel, target[:, :1])
+                x, centre = target[:, here] + base, prediction[:, here] / 4 + base
+                _, slopes = logistic_mixture_slopes(params, x, centre, *sampling.range(channel))
                 read = torch.cat([inside, torch.full_like(inside[:, :1], fitting.CONSTANT)], 1)
                 yield (depth, phase, channel), _row(read), _row(slopes)
 

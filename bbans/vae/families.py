@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from bbans.errors import BadModel
-from bbans.vae import lattice
 from bbans.vae.objectives import Bits, Keep, keep_nothing, level_count, photo_bits, thumbnail_bits
 from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoVAE, without_overview
 from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
@@ -115,14 +114,8 @@ def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
 def picture_planes(network: Network, pixels: Tensor) -> Tensor:
     """Pixels uint8 [N, h, w, channels] as what the network codes: [N, samples, h, w], of its type and in its place."""
     like = next(itertools.chain(network.parameters(), network.buffers()))
-    samples, depth = sampling(network.config)
-    x = lattice.planes(pixels.to(like.device), samples, depth).to(like.dtype)
+    x = network.config.sampling.planes(pixels.to(like.device)).to(like.dtype)
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def sampling(config: Config) -> tuple[int, int]:
-    """(channels of a picture inside the model, bits of a sample)."""
-    return (config.samples, config.depth) if isinstance(config, ThumbnailConfig) else (SAMPLES, 8)
 
 
 def elbo(network: Network, pixels: Tensor, keep: Keep = keep_nothing) -> Bits:

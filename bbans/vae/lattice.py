@@ -6,10 +6,12 @@ height, width]. Maps of a level have the size of C; where D or B have no pixel (
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-RANGES = ((0, 255), (-255, 255), (-255, 255))  # of Y, Co and Cg
 RESIDUAL_MAX = 1023  # residuals are in quarter pixels; larger ones are clipped
 
 
@@ -30,24 +32,73 @@ def rgb_from_ycocg(ycocg: Tensor) -> Tensor:
     return torch.stack([b + co, cg + t, b], 1)
 
 
-def planes(pixels: Tensor, samples: int, depth: int = 8) -> Tensor:
-    """What the models code: int32 [N, samples, h, w] of integer pixels [N, h, w, 1 or 3] of 8 bits or of 1.
+def differences_from_rgb(rgb: Tensor) -> Tensor:
+    """G in 0..255, R - G and B - G in -255..255, of integer RGB [N, 3, h, w]."""
+    r, g, b = rgb.unbind(1)
+    return torch.stack([g, r - g, b - g], 1)
 
-    RGB becomes YCoCg; grey becomes Y, with Co and Cg of zeros if there are three samples; bilevel becomes 0 and 255.
+
+def rgb_from_differences(differences: Tensor) -> Tensor:
+    """The inverse of `differences_from_rgb`."""
+    g, r, b = differences.unbind(1)
+    return torch.stack([r + g, g, b + g], 1)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A reversible colour transform of RGB: grey is its first channel, the others are 0 then.
+
+    bounded: the others are in 0..255 when the first is added to them; else they lie in -255..255.
     """
-    x = pixels.permute(0, 3, 1, 2).to(torch.int32)
-    if x.shape[1] == 3:
-        return ycocg_from_rgb(x)
-    if depth == 1:
-        x = 255 * x
-    return torch.cat([x, *[torch.zeros_like(x)] * (samples - 1)], 1) if samples > 1 else x
+
+    from_rgb: Callable[[Tensor], Tensor]
+    to_rgb: Callable[[Tensor], Tensor]
+    bounded: bool
 
 
-def pixels(planes: Tensor, channels: int, depth: int = 8) -> Tensor:
-    """The inverse of `planes`: uint8 [N, h, w, channels]."""
-    x = planes.to(torch.int32)
-    x = rgb_from_ycocg(x) if channels == 3 else x[:, :1]
-    return (x >> (8 - depth)).permute(0, 2, 3, 1).to(torch.uint8)
+COLOURS = {  # by their names in models: never rename
+    "YCoCg-R": Colour(ycocg_from_rgb, rgb_from_ycocg, bounded=False),
+    "G, R-G, B-G": Colour(differences_from_rgb, rgb_from_differences, bounded=True),
+}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What pictures are inside a model: so many channels, of 8 bits or of 1, after a transform of `COLOURS`."""
+
+    samples: int = 3
+    depth: int = 8
+    colour: str = "YCoCg-R"
+
+    @property
+    def bilevel(self) -> bool:
+        """Whether a sample is 0 or 255."""
+        return self.depth == 1
+
+    def planes(self, pixels: Tensor) -> Tensor:
+        """What the models code: int32 [N, samples, h, w] of integer pixels [N, h, w, 1 or 3] of 8 bits or of 1.
+
+        RGB is transformed; grey gets channels of zeros if there are three samples; bilevel becomes 0 and 255.
+        """
+        x = pixels.permute(0, 3, 1, 2).to(torch.int32)
+        if x.shape[1] == 3:
+            return COLOURS[self.colour].from_rgb(x)
+        x = 255 * x if self.bilevel else x
+        return torch.cat([x, *[torch.zeros_like(x)] * (self.samples - 1)], 1) if self.samples > 1 else x
+
+    def pixels(self, planes: Tensor, channels: int) -> Tensor:
+        """The inverse of `planes`: uint8 [N, h, w, channels]."""
+        x = planes.to(torch.int32)
+        x = COLOURS[self.colour].to_rgb(x) if channels == 3 else x[:, :1]
+        return (x >> (8 - self.depth)).permute(0, 2, 3, 1).to(torch.uint8)
+
+    def range(self, channel: int) -> tuple[int, int]:
+        """Of what is coded of a channel, after `base` is added."""
+        return (-255, 255) if channel and not COLOURS[self.colour].bounded else (0, 255)
+
+    def base(self, channel: int, first: Tensor) -> Tensor:
+        """What is added to a channel before it is coded, and to what it is expected to be; first: the first channel."""
+        return first if channel and COLOURS[self.colour].bounded else torch.zeros_like(first)
 
 
 def split(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from bbans.vae import lattice, likelihoods
+from bbans.vae.lattice import Sampling
 from bbans.vae.layers import INPUT_DIGITS
 from bbans.vae.phases import PHASES, Head, Phases
-from bbans.vae.photo import PhotoLevel, PhotoVAE
+from bbans.vae.photo import SAMPLES, PhotoLevel, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 
 Bits = dict[str, Tensor]
@@ -59,11 +60,11 @@ class Views:
 Told = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-def level_bits(nets: Phases, views: Views, told: Told, *, samples: int, bilevel: bool = False) -> list[Tensor]:
+def level_bits(nets: Phases, views: Views, told: Told, sampling: Sampling, samples: int) -> list[Tensor]:
     """Bits [N] of D, B and E of a level, given C. samples: how many channels count."""
     features = phase_features(nets, views, told)
     return [
-        plane_bits(nets.head(phase), h, target, prediction, samples=samples, bilevel=bilevel)
+        plane_bits(nets.head(phase), h, target, prediction, sampling, samples)
         for phase, h, target, prediction in zip(PHASES, features, views.pixels, views.predictions, strict=True)
     ]
 
@@ -76,7 +77,7 @@ def phase_features(nets: Phases, views: Views, told: Told) -> tuple[Tensor, Tens
     return h_d, h_b, nets.features_e(views.see_c, views.see_d, views.see_b, told_e)
 
 
-def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, *, samples: int, bilevel: bool) -> Tensor:
+def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, sampling: Sampling, samples: int) -> Tensor:
     """Bits [N] of pixels `target` [N, channels, rows, columns], given features that are at least as large.
 
     prediction: four times what the means are relative to.
@@ -89,11 +90,11 @@ def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, *, sam
     seen = lattice.residual(target, prediction) * INPUT_SCALE
     for channel, mine in enumerate(head.split(h)[:samples]):
         params, x = head.channel(channel, mine, seen[:, :channel]), target[:, channel : channel + 1]
-        if bilevel:
+        if sampling.bilevel:
             nats = likelihoods.bernoulli_nll(params, x > 0)
         else:
-            centre = prediction[:, channel : channel + 1] / 4
-            nats = likelihoods.logistic_mixture_nll(params, x, centre, *lattice.RANGES[channel])
+            base, centre = sampling.base(channel, target[:, :1]), prediction[:, channel : channel + 1] / 4
+            nats = likelihoods.logistic_mixture_nll(params, x + base, centre + base, *sampling.range(channel))
         total = total + nats.sum((1, 2, 3))
     return total * BITS_OF_A_NAT
 
@@ -111,19 +112,19 @@ def latent_bits(params: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def photo_bits(
-    model: PhotoVAE, ycocg: Tensor, *, levels: int, grey: bool = False, keep: Keep = keep_nothing
+    model: PhotoVAE, planes: Tensor, *, levels: int, grey: bool = False, keep: Keep = keep_nothing
 ) -> tuple[Bits, Tensor]:
-    """Bits of pictures [N, 3, h, w] (YCoCg as float), and the coarsest C, left over. With `grey`, only Y counts.
+    """Bits of pictures [N, 3, h, w] (planes as float), and the coarsest C, left over. With `grey`, one channel counts.
 
     keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
     """
-    x, bits = ycocg.float(), Bits()
+    x, bits = planes.float(), Bits()
     for level, (nets, views, told, elements) in enumerate(photo_levels(model, x, levels), 1):
         kl = views.c.new_zeros(len(x))
         if elements is not None:
             keep(f"kl{level}", elements)
             kl = elements.sum((1, 2, 3))
-        phases = level_bits(nets, views, told, samples=1 if grey else 3)
+        phases = level_bits(nets, views, told, model.config.sampling, 1 if grey else SAMPLES)
         bits |= {f"{phase}{level}": v for phase, v in zip(PHASES, phases, strict=True)} | {f"kl{level}": kl}
         x = views.c
     return bits, x
@@ -152,9 +153,9 @@ def level_count(height: int, width: int) -> int:
 
 
 def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = keep_nothing) -> Bits:
-    """Bits of pictures [N, samples, h, w]: YCoCg, grey, or bilevel as 0 and 255, as float. keep: as of `photo_bits`."""
+    """Bits of pictures [N, samples, h, w], planes as float. keep: as of `photo_bits`."""
     config = model.config
-    bilevel = config.depth == 1
+    sampling, samples = config.sampling, config.samples
     x, views = planes.float(), []
     for _ in range(config.levels):
         views.append(Views.of(x))
@@ -177,11 +178,11 @@ def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = keep_not
             bits["kl_local"] = kl.sum((1, 2, 3))
         h = model.refine(h, z1)
         middle = lattice.middle(x)
-        bits["top"] = plane_bits(model.head_top, h, x, middle, samples=config.samples, bilevel=bilevel)
+        bits["top"] = plane_bits(model.head_top, h, x, middle, sampling, samples)
     for level in reversed(range(config.levels)):
         told = model.tell(h, level, views[level].c)
         nets = cast(Phases, model.levels[level])
-        phases = level_bits(nets, views[level], told, samples=config.samples, bilevel=bilevel)
+        phases = level_bits(nets, views[level], told, sampling, samples)
         bits |= {f"{phase}{level + 1}": v for phase, v in zip(PHASES, phases, strict=True)}
     return bits
 

@@ -8,7 +8,7 @@ A level splits a picture into four phases by the parity of row and column,
 
 and codes them as p(D | C) p(B | C, D) p(E | C, D, B), channel after channel; then C is split in turn. All maps of a
 level have the size of C, rounded up. From elsewhere, such as from latents, the networks are *told* something of each
-region. This module doesn't know pixels, colours or codecs: see `bbans.vae.lattice`.
+region. This module doesn't know pixels or codecs: see `bbans.vae.lattice`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bbans.errors import BadModel
+from bbans.vae.lattice import COLOURS
 from bbans.vae.layers import Conv, Residual
 
 PHASES = ("d", "b", "e")
@@ -28,15 +29,17 @@ MOST_SIZE, MOST_DEPTH = 1 << 12, 32  # of networks: more is a model made to do h
 
 
 def check_sizes(config: Any) -> None:
-    """Raises `BadModel` unless all sizes are positive and of this world, and blocks are those of D, B and E. config: of
-    a family."""
+    """Raises `BadModel` unless all sizes are positive and of this world, and all else is what it can be. config: of a
+    family."""
     for field in fields(config):
         value = getattr(config, field.name)
         if type(value) is int and field.name != "latents" and value < 1:
             raise BadModel(f"{field.name}: at least 1, not {value}")
         most = MOST_DEPTH if field.name in ("blocks", "distinct", "levels") else MOST_SIZE
-        if (largest := max(value) if isinstance(value, tuple) else value) > most:
+        if field.name != "colour" and (largest := max(value) if isinstance(value, tuple) else value) > most:
             raise BadModel(f"{field.name}: at most {most}, not {largest}")
+    if config.colour not in COLOURS:
+        raise BadModel(f"colour: one of {'; '.join(COLOURS)}; not {config.colour}")
     if len(config.blocks) != len(PHASES) or min(config.blocks) < 0:
         raise BadModel(f"blocks are those of D, B and E; not {config.blocks}")
 
@@ -51,7 +54,7 @@ def parameters(mixtures: int) -> tuple[int, ...]:
 
 
 class Head(nn.Module):
-    """Parameters of one phase, channel after channel (Y, Co, Cg), each seeing the residuals of the earlier ones."""
+    """Parameters of one phase, channel after channel, each seeing the residuals of the earlier ones."""
 
     def __init__(
         self, samples: int, channels: int, hidden: int, mixtures: int, *, source: str, inner: str, spread: float = 0.05

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from bbans.errors import BadModel
+from bbans.vae.lattice import Sampling
 from bbans.vae.layers import Conv, posterior
 from bbans.vae.phases import Phases, check_sizes, enlarge
 
-SAMPLES = 3  # Y, Co, Cg
+SAMPLES = 3
 REGIONS = (2, 4, 8, 16, 32)
 _OVERVIEW = ("region.", "from_region.", "region_db.", "bias_e.")  # what the names of an overview's parts begin with
 
@@ -34,7 +35,7 @@ class PhotoConfig:
 
     region: one latent vector for so many positions of C both ways; overview: whether networks are also told, free of
     noise, what C says of each region; distinct: how many levels' networks there are: those of the finest levels, the
-    last for all coarser ones too.
+    last for all coarser ones too; colour: a name in `lattice.COLOURS`.
     """
 
     channels: int = 64
@@ -46,6 +47,7 @@ class PhotoConfig:
     regional: int = 48
     blocks: tuple[int, int, int] = (2, 1, 2)
     distinct: int = 1
+    colour: str = "YCoCg-R"
 
     def __post_init__(self) -> None:
         """Raises `BadModel` for sizes that make no network."""
@@ -54,6 +56,11 @@ class PhotoConfig:
             raise BadModel(f"latents: at least 0, not {self.latents}")
         if self.region not in REGIONS:
             raise BadModel(f"region: one of {', '.join(map(str, REGIONS))}, not {self.region}")
+
+    @property
+    def sampling(self) -> Sampling:
+        """What pictures are inside the model."""
+        return Sampling(SAMPLES, 8, self.colour)
 
 
 class PhotoVAE(nn.Module):

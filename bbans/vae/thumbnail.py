@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bbans.errors import BadModel
+from bbans.vae.lattice import Sampling
 from bbans.vae.layers import Conv, Residual, posterior
 from bbans.vae.phases import PHASES, Head, Phases, check_sizes, enlarge
 
@@ -33,7 +34,7 @@ class ThumbnailConfig:
 
     samples: channels of a pixel, 1 or 3; depth: bits of a sample, 8 or 1; levels: of the lattice; channels, hidden,
     mixtures, blocks: of each level's networks; top: features at the coarsest picture; latents: of z2, and of z1 at each
-    position; (0, 0) is the same model without latents.
+    position; (0, 0) is the same model without latents; colour: a name in `lattice.COLOURS`.
     """
 
     height: int = 32
@@ -47,6 +48,7 @@ class ThumbnailConfig:
     blocks: tuple[int, int, int] = (2, 1, 2)
     top: int = 64
     latents: tuple[int, int] = (16, 8)
+    colour: str = "YCoCg-R"
 
     def __post_init__(self) -> None:
         """Raises `BadModel` for sizes that make no network."""
@@ -55,6 +57,11 @@ class ThumbnailConfig:
             raise BadModel(f"pictures have 1 or 3 samples of 8 bits, or 1 of 1 bit; not {self.samples} of {self.depth}")
         if len(self.latents) != 2 or min(self.latents) < 0:
             raise BadModel(f"latents are those of the whole picture and of each position; not {self.latents}")
+
+    @property
+    def sampling(self) -> Sampling:
+        """What pictures are inside the model."""
+        return Sampling(self.samples, self.depth, self.colour)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 
 def test_info(run: Callable, photo: Path) -> None:
     run("compress", "photo.png")
@@ -32,6 +34,20 @@ def test_info_names_models_that_are_not_here_by_their_id(run: Callable, photo: P
     vars(fake_zoo)["available"] = lambda: []
     assert "model 000166616b656964 (not found here)" in run("info", "photo.png.bbans").out
     assert json.loads(run("info", "--json", "photo.png.bbans").out)["model"] is None
+
+
+def test_plot(run: Callable, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bbans.image import accounts
+
+    monkeypatch.setattr(accounts, "account", lambda data, find: {"likelihood": 210.0, "bits back": -105.0, "x": 0.0})
+    run("compress", "photo.png")
+    assert run("info", "--plot", "photo.png.bbans").out.splitlines()[1:] == [
+        "  likelihood    2.0000  " + "█" * 50,
+        "  bits back    -1.0000  " + "░" * 25,
+        "  x             0.0000",
+    ]
+    record = json.loads(run("info", "--plot", "--json", "photo.png.bbans").out)
+    assert record["parts"] == {"likelihood": 2.0, "bits back": -1.0, "x": 0.0}
 
 
 def test_info_of_a_bad_file(run: Callable, photo: Path) -> None:

@@ -19,23 +19,33 @@ def random_map(h: int, w: int, seed: int = 0) -> Tensor:
 # -- colour ----------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=30))
-def test_colours_come_back_and_stay_in_range(colours: list[tuple[int, int, int]]) -> None:
-    rgb = torch.tensor(colours).T.reshape(1, 3, 1, -1)
-    ycocg = lattice.ycocg_from_rgb(rgb)
-    assert torch.equal(lattice.rgb_from_ycocg(ycocg), rgb)
-    assert ycocg[:, 0].min() >= 0 and ycocg[:, 0].max() <= 255 and ycocg[:, 1:].abs().max() <= 255
+@pytest.mark.parametrize("colour", lattice.COLOURS)
+@given(pixels=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=30))
+def test_colours_come_back_and_stay_in_range(colour: str, pixels: list[tuple[int, int, int]]) -> None:
+    sampling = lattice.Sampling(colour=colour)
+    rgb = torch.tensor(pixels, dtype=torch.uint8)[None, None]
+    planes = sampling.planes(rgb)
+    assert torch.equal(sampling.pixels(planes, 3), rgb)
+    for channel in range(3):
+        coded, (lo, hi) = planes[:, channel] + sampling.base(channel, planes[:, 0]), sampling.range(channel)
+        assert lo <= coded.min() and coded.max() <= hi
 
 
-def test_grey_has_no_chroma() -> None:
-    grey = torch.arange(256).reshape(1, 1, 16, 16).repeat(1, 3, 1, 1)
-    ycocg = lattice.ycocg_from_rgb(grey)
-    assert torch.equal(ycocg[:, 0], grey[:, 0]) and not ycocg[:, 1:].any()
+@pytest.mark.parametrize("colour", lattice.COLOURS)
+def test_grey_is_the_first_channel(colour: str) -> None:
+    sampling = lattice.Sampling(colour=colour)
+    grey = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1)
+    planes = sampling.planes(grey)
+    assert torch.equal(sampling.planes(grey.repeat(1, 1, 1, 3)), planes) and torch.equal(
+        sampling.pixels(planes, 1), grey
+    )
+    assert torch.equal(planes[0, 0], grey[0, :, :, 0].int()) and not planes[:, 1:].any()
 
 
 def test_colour_by_hand() -> None:
-    red = lattice.ycocg_from_rgb(torch.tensor([255, 0, 0]).reshape(1, 3, 1, 1))
-    assert red.flatten().tolist() == [63, 255, -127]
+    red = torch.tensor([255, 0, 0]).reshape(1, 1, 1, 3)
+    assert lattice.Sampling(colour="YCoCg-R").planes(red).flatten().tolist() == [63, 255, -127]
+    assert lattice.Sampling(colour="G, R-G, B-G").planes(red).flatten().tolist() == [0, 255, 0]
 
 
 # -- phases ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from bbans.errors import BadModel
-from bbans.vae import lattice
 from bbans.vae.families import begin_from
 from bbans.vae.layers import Conv, Residual
 from bbans.vae.objectives import photo_bits
@@ -33,8 +32,8 @@ def maps(h: int, w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def pictures(h: int, w: int) -> Tensor:
-    rgb = torch.randint(0, 256, (2, 3, h, w), generator=torch.Generator().manual_seed(h * w))
-    return lattice.ycocg_from_rgb(rgb).float()
+    rgb = torch.randint(0, 256, (2, h, w, 3), generator=torch.Generator().manual_seed(h * w))
+    return CONFIG.sampling.planes(rgb).float()
 
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 9), (8, 8), (17, 5)])

@@ -129,12 +129,10 @@ def test_the_phases_of_a_photo_model_begin_the_levels() -> None:
 
 @ALL
 def test_planes_are_the_pixels(sizes: ThumbnailConfig) -> None:
-    from bbans.vae import lattice
-
     pixels = pictures(sizes)
     planes = families.picture_planes(network(sizes), pixels)
     assert planes.shape == (5, sizes.samples, sizes.height, sizes.width)
-    assert torch.equal(lattice.pixels(planes, sizes.samples, sizes.depth), pixels)
+    assert torch.equal(sizes.sampling.pixels(planes, sizes.samples), pixels)
 
 
 @ALL
