@@ -180,3 +180,19 @@ def test_warnings_are_one_line_too(
     monkeypatch.setattr(fake_codec, "encode_tile", warn)
     result = run("compress", "photo.png")
     assert (result.code, result.err) == (0, "bbans: warning: slow\n")
+
+
+def test_a_jpeg_that_is_smaller_is_told_of_once(run: Callable, random_pixels: Callable[..., np.ndarray]) -> None:
+    for name in ("a.jpg", "b.JPEG", "c.png"):
+        Image.fromarray(random_pixels(40, 40, 3)).save(name, **({} if name == "c.png" else {"quality": 20}))
+    result = run("compress", "a.jpg", "b.JPEG", "c.png")
+    assert result.code == 0
+    assert result.err == "bbans: a.jpg: the JPEG itself is smaller than its pixels without loss\n"
+    assert run("compress", "a.jpg", "-qf").err == ""
+
+
+def test_pixels_are_limited(run: Callable, photo: Path) -> None:
+    result = run("compress", "photo.png", "--max-pixels", "34")
+    assert result.code == 1
+    assert result.err == "bbans: photo.png: has 7 x 5 pixels, and up to 34 are allowed; --max-pixels allows more\n"
+    assert run("compress", "photo.png", "--max-pixels", "35").code == 0

@@ -142,3 +142,65 @@ def test_a_machine_that_computes_differently(
     result = run("decompress", "packed.bbans")
     assert result.code == 1 and "this machine computes differently" in result.err
     assert not Path("packed.png").exists()
+
+
+# -- parts of a picture ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(run: Callable, random_pixels: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """The pixels of large.bbans, 40 x 33 in tiles of 16."""
+    from bbans.image import container
+
+    monkeypatch.setattr(container, "ONE_TILE", 100)
+    monkeypatch.setattr(container, "TILE_SIDE", 16)
+    pixels = random_pixels(33, 40, 3)
+    Image.fromarray(pixels).save("large.png")
+    assert run("compress", "large.png", "-o", "large.bbans").code == 0
+    return pixels
+
+
+def read(name: str) -> np.ndarray:
+    return np.asarray(Image.open(name))
+
+
+def test_region_and_preview(run: Callable, large: np.ndarray) -> None:
+    assert run("decompress", "large.bbans", "--region", "15,3,20,30", "-o", "part.png").code == 0
+    np.testing.assert_array_equal(read("part.png"), large[3:33, 15:35])
+    result = run("decompress", "large.bbans", "--preview", "2", "-o", "small.png")
+    assert result.out == "large.bbans -> small.png: 10 x 9 RGB\n"
+    np.testing.assert_array_equal(read("small.png"), large[::4, ::4])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--region", "0,0,41,1"], 1, "large.bbans: has no region 0,0,41,1: it has 40 x 33 pixels"),
+        (["--region", "0,0,1"], 2, "'0,0,1' is not X,Y,W,H in pixels"),
+        (["--region", "a,b,c,d"], 2, "'a,b,c,d' is not X,Y,W,H in pixels"),
+        (["--preview", "11"], 2, "11 is not in the range"),
+        (["--preview", "5"], 1, "large.bbans: has no preview of 5 levels less: its tiles have 16 pixels a side"),
+        (["--preview", "1", "--rm"], 2, "--rm removes only what was decompressed as a whole"),
+        (["--max-pixels", "1319"], 1, "large.bbans: has 40 x 33 pixels, and up to 1319 are allowed"),
+    ],
+)
+def test_impossible_parts(arguments: list[str], code: int, words: str, run: Callable, large: np.ndarray) -> None:
+    result = run("decompress", "large.bbans", *arguments, "-o", "out.png")
+    assert result.code == code and words in result.err and result.err.count("\n") == 1
+    assert not Path("out.png").exists() and Path("large.bbans").exists()
+
+
+def test_keep_going_takes_what_is_left(run: Callable, large: np.ndarray) -> None:
+    data = bytearray(Path("large.bbans").read_bytes())
+    data[-1] ^= 1
+    Path("large.bbans").write_bytes(data)
+    result = run("decompress", "large.bbans", "-o", "out.png")
+    wrong = "is damaged: the checksum of tile 9 of 9 (32,32,8,1) does not match"
+    assert (result.code, result.err) == (1, f"bbans: large.bbans: {wrong}\n") and not Path("out.png").exists()
+    result = run("decompress", "large.bbans", "-o", "out.png", "--keep-going", "--rm", "--json")
+    assert (result.code, result.err) == (1, f"bbans: large.bbans: {wrong}; the rest is in out.png\n")
+    assert json.loads(result.out)["lost"] == [wrong] and Path("large.bbans").exists()
+    expected = large.copy()
+    expected[32:, 32:] = 0
+    np.testing.assert_array_equal(read("out.png"), expected)
+    assert wrong in run("test", "large.bbans").err
