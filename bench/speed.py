@@ -20,7 +20,6 @@ from pathlib import Path
 from time import perf_counter
 
 import click
-import numpy as np
 from torch import Tensor, nn
 
 from bbans import zoo
@@ -31,7 +30,6 @@ from bbans.image.picture import Picture, Pixels, compress_picture, decompress_pi
 from bbans.memory import keep_large_buffers
 from bench import common, peers, stopwatch
 
-LARGE = (4000, 6000)  # rows and columns: 24 megapixels
 LOADS = 3
 _LOAD = """
 import sys, time
@@ -43,9 +41,10 @@ print(time.perf_counter() - begin)
 """
 # A child's max RSS includes what its parent had when it split off, so a small process must stand between.
 _PEAK = """
-import os, subprocess, sys
+import os, resource, subprocess, sys
 child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(child.pid, 0)
+_, status, _ = os.wait4(child.pid, 0)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that it waited for, too
 print(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 sys.exit(os.waitstatus_to_exitcode(status))
 """
@@ -146,11 +145,7 @@ def peak_bytes(picture: Picture, model: str | None, threads: int) -> dict[str, i
 
         def peak(*arguments: str) -> int:
             flags = ["--threads", str(threads), *(["-m", model] if model else [])]
-            command = [sys.executable, "-m", "bbans", *arguments, *flags]
-            done = subprocess.run([sys.executable, "-c", _PEAK, *command], capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
-            return int(done.stdout)
+            return peak_of([sys.executable, "-m", "bbans", *arguments, *flags])
 
         peaks = {"compress": peak("compress", source, "-o", file), "decompress": peak("decompress", file, "-o", back)}
         if not peers.same_pixels(read_picture(back).pixels, picture):
@@ -158,12 +153,12 @@ def peak_bytes(picture: Picture, model: str | None, threads: int) -> dict[str, i
         return peaks
 
 
-def enlarged(picture: Picture) -> Picture:
-    """24 megapixels of the picture and its mirror images, side by side."""
-    height, width = LARGE
-    below, right = max(0, height - picture.height), max(0, width - picture.width)
-    pixels = np.pad(picture.pixels, ((0, below), (0, right), (0, 0)), mode="symmetric")[:height, :width]
-    return Picture(np.ascontiguousarray(pixels), picture.mode)
+def peak_of(command: list[str]) -> int:
+    """Max RSS of a command, or of the largest process that it starts. Ends this process if it fails."""
+    done = subprocess.run([sys.executable, "-c", _PEAK, *command], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return int(done.stdout)
 
 
 def size_of(model: zoo.Model, picture: Picture) -> dict[str, float]:
@@ -192,7 +187,6 @@ def size_of(model: zoo.Model, picture: Picture) -> dict[str, float]:
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of bbans.")
 @click.option("--efforts", default=str(effort.DEFAULT), show_default=True, help="Efforts of bbans.")
 @click.option("--jxl", default="7", show_default=True, help="Efforts of JPEG XL.")
-@click.option("--large", is_flag=True, help="Peak memory of a picture of 24 megapixels, too.")
 def main(
     images: tuple[Path, ...],
     model: str | None,
@@ -201,16 +195,13 @@ def main(
     threads: int,
     efforts: str,
     jxl: str,
-    large: bool,
 ) -> None:
     """Measure speed and memory on IMAGEs.  [default: kodak/kodim01.png in the data folder]
 
     Shares, load and memory are those at the first effort.
     """
     pictures = [read_picture(path, strip=True) for path in common.images(images, "kodak/kodim01.png")]
-    memory = {"first picture": peak_bytes(pictures[0], model, threads)}
-    if large:
-        memory["24 MP"] = peak_bytes(enlarged(pictures[0]), model, threads)
+    memory = peak_bytes(pictures[0], model, threads)
     seconds = load_seconds(model, threads)
 
     keep_large_buffers()  # as the command does
@@ -252,10 +243,7 @@ def main(
         "",
         f"Networks: {size['mac_per_pixel'] / 1e3:.1f} kMAC a pixel, {size['parameters']:,} parameters",
         "",
-        *common.table(
-            ["peak memory, GB", *memory["first picture"]],
-            [[what, *(f"{value / 1e9:.2f}" for value in peak.values())] for what, peak in memory.items()],
-        ),
+        f"Peak memory, first picture: {', '.join(f'{what} {value / 1e9:.2f} GB' for what, value in memory.items())}",
     ]
     common.write_results(output, "speed", record, lines)
 
