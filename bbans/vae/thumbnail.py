@@ -55,6 +55,8 @@ class ThumbnailConfig:
         check_sizes(self)
         if (self.samples, self.depth) not in ((1, 1), (1, 8), (3, 8)):
             raise BadModel(f"pictures have 1 or 3 samples of 8 bits, or 1 of 1 bit; not {self.samples} of {self.depth}")
+        if min(self.height, self.width) <= 1 << (self.levels - 1):  # else a phase has no pixels, and can't be exported
+            raise BadModel(f"levels: pictures of {self.width} x {self.height} have fewer than {self.levels}")
         if len(self.latents) != 2 or min(self.latents) < 0:
             raise BadModel(f"latents are those of the whole picture and of each position; not {self.latents}")
 
