@@ -53,9 +53,10 @@ def create(
 ) -> None:
     """Make an archive of image files, folders of them, and arrays in .npy and .npz files.
 
-    Images keep their pixels, order and names: the paths as they are given, as with tar and zip. Arrays are uint8
-    [n, h, w] or [n, h, w, 3], or bool [n, h, w]; of an .npz it is the one called images, or the only one. Its images
-    are called digits/00042, for digits.npz.
+    Takes images of Pillow's modes 1, L and RGB, without alpha, palette or 16 bits. They keep their pixels, order and
+    names: the paths as they are given, as with tar and zip. Arrays are uint8 [n, h, w] or [n, h, w, 3], or bool
+    [n, h, w]; of an .npz it is the one called images, or the only one. Its images are called digits/00042, for
+    digits.npz.
     """
     if out.suffix != SUFFIX:
         raise click.UsageError(f"the first name is the archive's, which ends in {SUFFIX}; '{out}' does not")

@@ -57,9 +57,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong with an input, in one line. stops: it would with every further one, too."""
+    """What went wrong with an input, in one line. name: the input's, unless a `Task` says it; stops: it would with
+    every further one, too."""
 
     message: str
+    name: str = ""
     stops: bool = False
 
 
@@ -159,7 +161,7 @@ class Batch:
 
     def _inside(self, folder: Path) -> Iterator[Source | Failure]:
         if not self.recursive:
-            yield Failure(f"{folder}: is a directory; -r takes what is in it")
+            yield Failure(f"{folder}: is a directory; -r takes what is in it", name=str(folder))
             return
         suffixes = frozenset(self.suffixes())
         found = False
@@ -171,7 +173,7 @@ class Batch:
                     found = True
                     yield Source(str(path), path, path.relative_to(folder))
         if not found:
-            yield Failure(f"{folder}: holds no {', '.join(sorted(suffixes))}")
+            yield Failure(f"{folder}: holds no {', '.join(sorted(suffixes))}", name=str(folder))
 
     # -- outputs ---------------------------------------------------------------------------------------------------
 
@@ -207,8 +209,13 @@ class Batch:
 
         if task.target is None:
             stream = sys.stdout.buffer
-            stream.write(data)
-            stream.flush()
+            try:
+                stream.write(data)
+                stream.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise BadOutput(f"standard output: cannot be written: {error.strerror or error}") from error
         else:
             write_bytes(task.target, data, force=self.force, like=task.source.path)
         if self.remove and not keep and task.source.path is not None:
@@ -255,7 +262,7 @@ class Batch:
                     if done.stops:
                         raise Stop(done.message)
                     complain(done.message)
-                    failed.append(task.source.name if isinstance(task, Task) else done.message.partition(":")[0])
+                    failed.append(task.source.name if isinstance(task, Task) else task.name)
                 advance()
         if failed:
             if len(sources) > 1:
@@ -268,7 +275,7 @@ class Batch:
         try:
             return Task(source, self.place(source, name(source)) if name else None)
         except BbansError as error:
-            return Failure(str(error))
+            return Failure(str(error), name=source.name)
 
     def say(self, line: str, record: dict[str, Any]) -> None:
         """What is said of an input that is done: a line, or with --json a record; on stderr, if data go to stdout."""

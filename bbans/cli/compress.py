@@ -73,16 +73,19 @@ def compress(
     """
     if batch.remove and not verify:
         raise click.UsageError("--rm removes only what was verified; --no-verify forbids it")
+    if batch.output and not batch.into_directory and batch.output.suffix.lower() in _suffixes():
+        raise click.UsageError(f"-o: '{batch.output}' is the name of an image; what is written is a {SUFFIX} file")
     load = shared.ModelLoader(model, device, threads, jobs)
     work = _Writing(load, effort, verify, strip, verbose or batch.as_json, max_pixels, jobs)
     warned = False
 
     def finish(task: Task, made: _Made) -> None:
         nonlocal warned
-        batch.write(task, made.data)
-        if made.smaller_jpeg and not warned and not batch.quiet:
+        batch.write(task, made.data, keep=made.smaller_jpeg)
+        if made.smaller_jpeg and not batch.quiet and (batch.remove or not warned):
             warned = True
-            shared.complain(f"{task.source.name}: the JPEG itself is smaller than its pixels without loss")
+            kept = ", and is kept" if batch.remove else ""
+            shared.complain(f"{task.source.name}: the JPEG itself is smaller than its pixels without loss{kept}")
         rates = made.report.per_dim()
         record = {
             "input": task.source.name,

@@ -72,8 +72,8 @@ def decompress(
 ) -> None:
     """Decompress .bbans files: photo.png.bbans becomes photo.png.
 
-    Writes PNG, or with -o whatever lossless format its suffix names: PNG, BMP, TIFF, PPM. In place of a file, - is
-    standard input or output.
+    Writes PNG (photo.png for photo.jpg.bbans, too), or with -o whatever lossless format its suffix names: PNG, BMP,
+    TIFF, PPM; only PNG holds all metadata. In place of a file, - is standard input or output.
 
     \b
     bbans decompress photo.png.bbans                      writes photo.png
@@ -87,8 +87,11 @@ def decompress(
     reading = _Reading(shared.ModelFinder(model, device, threads, jobs), view, keep_going, max_pixels, jobs)
 
     def finish(task: Task, made: _Made) -> None:
-        batch.write(task, made.data, keep=bool(made.lost))
+        batch.write(task, made.data, keep=bool(made.lost or made.left_out))
         target = batch.target_name(task)
+        if made.left_out and not batch.quiet:
+            kept = f", so {task.source.name} is kept" if batch.remove else ""
+            shared.complain(f"{target}: its format leaves out {', '.join(made.left_out)}; PNG holds all{kept}")
         record = {
             "input": task.source.name,
             "output": target,
@@ -162,19 +165,23 @@ class _Made:
     height: int
     mode: str
     lost: tuple[str, ...]
+    left_out: tuple[str, ...]
     seconds: float
 
 
 def _decompressed(read: _Reading, task: Task) -> _Made:
-    from bbans.image.files import check_lossless, encoded
+    from bbans.image.files import check_lossless, encoded, left_out, naming
 
     if task.target is not None:
         check_lossless(task.target)
     begin = time.perf_counter()
     picture, lost = read(task)
-    made = encoded(picture, task.target.suffix if task.target else ".png")
+    suffix = task.target.suffix if task.target else ".png"
+    with naming(task.target or "standard output"):
+        made = encoded(picture, suffix)
     seconds = time.perf_counter() - begin
-    return _Made(made, picture.width, picture.height, picture.mode, tuple(map(str, lost)), seconds)
+    size = picture.width, picture.height
+    return _Made(made, *size, picture.mode, tuple(map(str, lost)), left_out(picture, suffix), seconds)
 
 
 def _tested(read: _Reading, task: Task) -> None:

@@ -61,6 +61,7 @@ def info(batch: Batch, plot: bool, model: Path | None) -> None:
         batch.say(
             f"{task.source.name}: {header.width} x {header.height} {header.mode}, {tiles} tile{'s' * (tiles > 1)}, "
             f"{', '.join(by)}, {size} bytes, {record['total']:.3f} bits per dim"
+            + (f", with {', '.join(header.attributes)}" if header.attributes else "")
             + "".join(f"\n{line}" for line in _bars(parts, header.dims)),
             record,
         )

@@ -6,6 +6,7 @@ Refuses to know any single command, and imports nothing slow until it is needed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from bbans.zoo import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+_CONTROL = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f]")  # Unicode's category Cc, without the end of a line
 
 
 class Stop(Exception):
@@ -95,8 +99,8 @@ def explain(error: BaseException) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names of files may be no text at all."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Names of files, and what files say, may be no text at all, or tell a terminal what to do."""
+    return _CONTROL.sub("\ufffd", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------

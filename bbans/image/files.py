@@ -128,6 +128,11 @@ def encoded(picture: Picture, suffix: str) -> bytes:
     return file.getvalue()
 
 
+def left_out(picture: Picture, suffix: str) -> tuple[str, ...]:
+    """Names of the attributes that the format that the suffix names doesn't hold."""
+    return metadata.left_out(LOSSLESS_SUFFIXES[suffix.lower()], picture.attributes)
+
+
 def check_lossless(path: Path) -> None:
     """Raises `BadOutput` unless the suffix names a format that holds every picture's pixels exactly."""
     if path.suffix.lower() not in LOSSLESS_SUFFIXES:

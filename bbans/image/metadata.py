@@ -2,7 +2,7 @@
 
     icc, exif, xmp       as they are; exif without the "Exif\\0\\0" that some formats put before it. That of a TIFF is
                          made of those of its tags that describe the picture
-    comment              that of a JPEG or GIF
+    comment              that of a JPEG or GIF; in a PNG the text of the key Comment
     dpi                  "x y", in decimals
     gamma, srgb          of PNG: the number, and the rendering intent
     chromaticity         of PNG: eight numbers
@@ -153,7 +153,23 @@ def save_options(kind: str, mode: str, attributes: Mapping[str, bytes]) -> dict[
             chunks.add_itxt(key, text, text.lang or "", text.tkey or "")
         else:
             chunks.add_text(key, text)
+    if "comment" in info and not any(key.lower() == "comment" for key, _ in texts(attributes)):
+        chunks.add_text("Comment", _decoded(info["comment"]).replace("\0", ""))
     return options | {"pnginfo": chunks}
+
+
+def _decoded(comment: bytes) -> str:
+    """A comment says nothing of its encoding."""
+    try:
+        return comment.decode()
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
+
+
+def left_out(kind: str, attributes: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Names of the attributes that `save_options` has nothing of for that format, in their order."""
+    held = _SAVED.get(kind, ())
+    return () if kind == "PNG" else tuple(name for name in attributes if _AS_THEY_ARE.get(name, name) not in held)
 
 
 def _bytes(value: bytes | str) -> bytes:

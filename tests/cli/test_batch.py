@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from bbans.cli.batch import Batch, Source, Task
+from bbans.errors import BadOutput
 
 
 @pytest.fixture
@@ -244,3 +248,26 @@ def test_order_is_that_of_the_inputs(
     out, err = capsys.readouterr()
     assert [json.loads(line)["input"] for line in out.splitlines()] == [paths[0], paths[2]]
     assert err.splitlines() == [f"bbans: {paths[1]}: no such file", f"bbans: 1 of 3 failed: {paths[1]}"]
+
+
+def test_inputs_are_named_whose_outputs_are_there_already(run: Callable, album: Path) -> None:
+    assert run("compress", "-r", "album").code == 0
+    last = run("compress", "-r", "album").err.splitlines()[-1]
+    assert " failed: album/" in last and ".bbans" not in last
+
+
+def test_a_standard_output_that_takes_no_more(run: Callable, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Full()))
+    with pytest.raises(BadOutput, match=r"^standard output: cannot be written: No space left on device$"):
+        Batch((photo,), suffixes=list, writes=True, output=Path("-")).write(Task(Source("x", photo, photo)), b"x")
+
+
+def test_names_tell_the_terminal_nothing(run: Callable, photo: Path) -> None:
+    name = "\x1b[31mred.png"
+    Path(name).write_bytes(photo.read_bytes())
+    result = run("compress", name)
+    assert result.code == 0 and "\x1b" not in result.out and "\ufffd[31mred.png" in result.out

@@ -63,7 +63,7 @@ def test_existing_output(force: bool, run: Callable, photo: Path) -> None:
 
 def test_inputs_and_other_outputs_are_never_overwritten(run: Callable, photo: Path, tmp_path: Path) -> None:
     before = photo.read_bytes()
-    assert run("compress", "photo.png", "-o", "photo.png", "-f").code == 1
+    assert run("compress", "photo.png", "-o", "photo.png", "-f").code == 2
     assert photo.read_bytes() == before
     (tmp_path / "a").mkdir()
     (tmp_path / "out").mkdir()
@@ -189,6 +189,15 @@ def test_a_jpeg_that_is_smaller_is_told_of_once(run: Callable, random_pixels: Ca
     assert result.code == 0
     assert result.err == "bbans: a.jpg: the JPEG itself is smaller than its pixels without loss\n"
     assert run("compress", "a.jpg", "-qf").err == ""
+    result = run("compress", "a.jpg", "b.JPEG", "c.png", "-f", "--rm")
+    assert result.err.count("the JPEG itself is smaller than its pixels without loss, and is kept") == 2
+    assert Path("a.jpg").exists() and Path("b.JPEG").exists() and not Path("c.png").exists()
+
+
+def test_a_bbans_file_is_not_called_an_image(run: Callable, photo: Path) -> None:
+    result = run("compress", "photo.png", "-o", "small.PNG")
+    assert result.code == 2 and "'small.PNG' is the name of an image" in result.err
+    assert not Path("small.PNG").exists()
 
 
 def test_pixels_are_limited(run: Callable, photo: Path) -> None:

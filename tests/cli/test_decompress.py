@@ -56,7 +56,7 @@ def test_png_of_16_bits(mode: str, interlaced: bool, run: Callable) -> None:
     assert (one.mode, one.attributes) == (other.mode, other.attributes)
     np.testing.assert_array_equal(one.pixels, other.pixels)
     result = run("decompress", "x.png.bbans", "-o", "x.tiff")
-    assert result.code == 1 and result.err == f"bbans: TIFF files can't hold mode {mode} exactly; PNG can\n"
+    assert result.code == 1 and result.err == f"bbans: x.tiff: TIFF files can't hold mode {mode} exactly; PNG can\n"
 
 
 def test_json(run: Callable, packed: Path) -> None:
@@ -142,6 +142,15 @@ def test_a_machine_that_computes_differently(
     result = run("decompress", "packed.bbans")
     assert result.code == 1 and "this machine computes differently" in result.err
     assert not Path("packed.png").exists()
+
+
+@pytest.mark.parametrize(("name", "left_out"), [("x.png", None), ("x.tif", "comment"), ("x.bmp", "comment, icc")])
+def test_what_a_format_leaves_out_is_said_and_the_input_kept(name: str, left_out: str | None, run: Callable) -> None:
+    Image.new("RGB", (7, 5)).save("x.jpg", comment=b"a comment", icc_profile=b"a profile", dpi=(72, 72))
+    assert run("compress", "x.jpg", "-o", "x.bbans").code == 0
+    result = run("decompress", "x.bbans", "--rm", "-o", name)
+    said = f"bbans: {name}: its format leaves out {left_out}; PNG holds all, so x.bbans is kept\n" if left_out else ""
+    assert (result.code, result.err, Path("x.bbans").exists()) == (0, said, bool(left_out))
 
 
 # -- parts of a picture ------------------------------------------------------------------------------------------------

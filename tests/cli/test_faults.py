@@ -130,18 +130,20 @@ def test_models_that_are_damaged(
         case "tables":
             arrays["tables.edges"] = arrays["tables.edges"][::-1].copy()
             save_file(arrays, weights, {"bbans": json.dumps(zoo.read_weights(tiny_models[2])[0])})
+    out = "out.bbans" if command == "compress" else "out.png"
+    Path(out).write_bytes(BEFORE)
     if command == "compress":
         Image.new("RGB", (9, 9)).save("in.png")
-        code = main(["compress", "-f", "in.png", "-m", "model", "-o", "out.png"])
+        code = main(["compress", "-f", "in.png", "-m", "model", "-o", out])
         words = "weights.safetensors: " if damage != "folder" else "no model 'model'"
     else:
         path = Path("in.bbans")
         path.write_bytes(by_model(model))
-        code = main(["decompress", "-f", str(path), "-m", "model", "-o", "out.png"])
+        code = main(["decompress", "-f", str(path), "-m", "model", "-o", out])
         words = f"the file needs model {model.id.hex()}, which is not here"
     said = capsys.readouterr().err
     assert code == 1 and said.count("\n") == 1 and words in said
-    assert Path("out.png").read_bytes() == BEFORE
+    assert Path(out).read_bytes() == BEFORE
 
 
 def by_model(model: zoo.Model) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 
 def test_info(run: Callable, photo: Path) -> None:
@@ -58,3 +59,9 @@ def test_info_of_a_bad_file(run: Callable, photo: Path) -> None:
 def test_models(run: Callable) -> None:
     result = run("models")
     assert result.code == 0 and "fake" in result.out and "/models/fake" in result.out
+
+
+def test_info_names_metadata(run: Callable) -> None:
+    Image.new("L", (7, 5)).save("x.png", dpi=(72, 72), icc_profile=b"a profile")
+    run("compress", "x.png")
+    assert run("info", "x.png.bbans").out.endswith(" bits per dim, with dpi, icc\n")

@@ -112,6 +112,19 @@ def test_of_tiff() -> None:
     assert kept.get_ifd(ExifTags.IFD.GPSInfo) == {ExifTags.GPS.GPSLatitude: (1.0, 2.0, 3.5)}
 
 
+@pytest.mark.parametrize(
+    ("comment", "text"),
+    [(b"gr\xc3\xbc\xc3\x9fe\0", "gr\xfc\xdfe"), (b"gr\xfc\xdfe", "gr\xfc\xdfe")],
+    ids=["utf-8", "latin-1"],
+)
+def test_a_comment_becomes_a_text_of_png(comment: bytes, text: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, "JPEG", comment=comment)
+    after = bytes(encoded(read_picture(file), ".png"))
+    assert Image.open(io.BytesIO(after)).text["Comment"] == text
+    assert png.texts(Image.open(io.BytesIO(through(after)))) == [("Comment", text)]
+
+
 def test_several_texts_of_one_key() -> None:
     info, file = PngImagePlugin.PngInfo(), io.BytesIO()
     for number in range(12):
