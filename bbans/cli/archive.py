@@ -26,7 +26,12 @@ keep_going_option = click.option(
 
 @click.group()
 def archive() -> None:
-    """Keep many images in one file, in which small ones take less room than each in a file of its own."""
+    """Keep many images in one file, in which small ones take less room than each in a file of its own.
+
+    \b
+    bbans archive create album.bbansa album
+    bbans archive extract album.bbansa -o copy
+    """
 
 
 @archive.command()
@@ -57,6 +62,10 @@ def create(
     names: the paths as they are given, as with tar and zip. Arrays are uint8 [n, h, w] or [n, h, w, 3], or bool
     [n, h, w]; of an .npz it is the one called images, or the only one. Its images are called digits/00042, for
     digits.npz.
+
+    \b
+    bbans archive create album.bbansa album photo.png
+    bbans archive create digits.bbansa digits.npz -m mnist
     """
     if out.suffix != SUFFIX:
         raise click.UsageError(f"the first name is the archive's, which ends in {SUFFIX}; '{out}' does not")
@@ -91,7 +100,11 @@ def create(
 @archive_argument
 @shared.json_option
 def list_(path: Path, as_json: bool) -> None:
-    """Tell what an archive holds, without decoding it."""
+    """Tell what an archive holds, without decoding it.
+
+    \b
+    bbans archive list album.bbansa
+    """
     from bbans.archive import read
     from bbans.zoo import available
 
@@ -157,6 +170,11 @@ def extract(
 
     Names that end in .png, .bmp, .tif, .tiff, .ppm or .pgm stay as they are and say the format; behind others, .png is
     written: a.jpg becomes a.jpg.png.
+
+    \b
+    bbans archive extract album.bbansa                     all, into this folder
+    bbans archive extract album.bbansa album/2024 -o copy  those of a folder
+    bbans archive extract digits.bbansa -o digits.npy      as an array
     """
     from bbans import archive as archives
     from bbans.workers import cores
@@ -192,7 +210,11 @@ def extract(
 @jobs_option
 @shared.json_option
 def test(path: Path, model: Path | None, keep_going: bool, jobs: int | None, as_json: bool) -> None:
-    """Decode an archive and check every checksum; write nothing."""
+    """Decode an archive and check every checksum; write nothing.
+
+    \b
+    bbans archive test album.bbansa
+    """
     from bbans.archive import check, read
     from bbans.workers import cores
 

@@ -118,7 +118,12 @@ def decompress(
 @jobs_option
 @shared.device_options
 def test(batch: Batch, max_pixels: int, model: Path | None, jobs: int, device: str, threads: int | None) -> None:
-    """Decode .bbans files and check every checksum; write nothing."""
+    """Decode .bbans files and check every checksum; write nothing.
+
+    \b
+    bbans test photo.png.bbans    says ok, or what is wrong
+    bbans test -r -j 4 small      all files in a folder, in four processes
+    """
     reading = _Reading(shared.ModelFinder(model, device, threads, jobs), ALL, False, max_pixels, jobs)
 
     def finish(task: Task, _: None) -> None:

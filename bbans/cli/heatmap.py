@@ -21,6 +21,9 @@ def heatmap(path: Path, output: Path, model: str | None, force: bool, device: st
 
     Pixels of coarse levels, which tell of their surroundings, have their bits spread over these. Needs matplotlib: pip
     install 'bbans[plots]'.
+
+    \b
+    bbans heatmap photo.png -o map.png
     """
     from bbans.errors import BadOutput
     from bbans.image.files import check_output, naming, read_picture, write_bytes

@@ -95,7 +95,11 @@ def _read(find: shared.ModelFinder | None, task: Task) -> tuple[Header, int, dic
 
 @click.command()
 def models() -> None:
-    """List the models that are found: the shipped ones, and those in the folders of BBANS_MODELS."""
+    """List the models that are found: the shipped ones, and those in the folders of BBANS_MODELS.
+
+    \b
+    bbans models    name, id, size and folder of each
+    """
     from bbans.zoo import available
 
     for model in available():

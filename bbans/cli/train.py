@@ -72,6 +72,11 @@ def train(
     KL of each layer of latents, and how many latents are dead, that is, tell next to nothing. To make them tell
     something, the recipe's kl_warmup gives the KL less weight in the first so many steps; at the end the objective
     is the true negative ELBO.
+
+    \b
+    bbans train photo album -o run
+    bbans train photo album --config recipe.toml --init models/photo -o run
+    bbans train thumbnail icons.npz --config recipe.toml -o run
     """
     from bbans.train.run import main_train
 
