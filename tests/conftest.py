@@ -62,7 +62,9 @@ def encode_tile(
     return payload, FakeStats(pixels.size, bits - 64, 32.0, bits - 65 if want_elbo else None)
 
 
-def decode_tile(model: FakeModel, payload: bytes, height: int, width: int, channels: int) -> np.ndarray:
+def decode_tile(
+    model: FakeModel, payload: bytes, height: int, width: int, channels: int, ledger: object = None
+) -> np.ndarray:
     pixels = np.frombuffer(zlib.decompress(payload), np.uint8)
     if pixels.size != height * width * channels:
         raise BadFile("the tile's message does not end where the encoder began")

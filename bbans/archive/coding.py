@@ -16,8 +16,9 @@ import numpy as np
 from bbans.archive.format import CHAIN, Header
 from bbans.archive.sources import Pixels
 from bbans.errors import BadFile, BbansError, DecodedDiffers, OutOfBits
-from bbans.image.container import MOST_TILE, checksum
+from bbans.image.container import checksum
 from bbans.image.picture import Picture, compress_picture, decompress_picture
+from bbans.image.tiles import check_takes
 
 if TYPE_CHECKING:
     from bbans.zoo import Model
@@ -107,13 +108,12 @@ def decode(find: Finder, group: tuple[Header, bytes]) -> Pixels | BbansError:
 
 def _decode(find: Finder, header: Header, payload: bytes) -> Pixels:
     """Raises `DecodedDiffers`, `ModelMissing`, and for a whole file whatever `decompress_picture` raises."""
-    from bbans.image.codec import decode_chain, takes
+    from bbans.image.codec import decode_chain
 
     if header.kind != CHAIN:
         return decompress_picture(payload, find).pixels[None]
     model = find(header.model_id)
-    if header.height * header.width > MOST_TILE or not takes(model, header.height, header.width, header.mode):
-        raise BadFile(f"names the model {model.name}, which codes no such pictures")
+    check_takes(model, header.height, header.width, header.mode)
     try:
         return decode_chain(model, payload, header.count, header.height, header.width, header.channels)
     except (BadFile, OutOfBits) as error:

@@ -1,4 +1,7 @@
-"""`bbans info` and `bbans models`: what files say of themselves, and which models there are. Decodes nothing."""
+"""`bbans info` and `bbans models`: what files say of themselves, and which models there are.
+
+Decodes nothing unless it is asked what bits are for.
+"""
 
 from __future__ import annotations
 

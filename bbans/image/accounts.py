@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bbans.image import container
 from bbans.image.container import METHOD_NAMES, MODEL, Header
-from bbans.image.modes import SHEET_CHANNELS
 
 if TYPE_CHECKING:
     from bbans.zoo import Model
@@ -22,28 +20,17 @@ def account(data: bytes, models: Callable[[bytes], Model]) -> dict[str, float]:
     """Bits of each part, in order, of which those that come back are negative. models: see `decompress_picture`.
 
     likelihood, prior, bits back, codes: of the model, added up −ELBO; coder; initial; a library's name; container.
-    Raises `BadFile`, `ModelMissing`.
+    Raises as `decompress_picture` does.
     """
-    from bbans.image.codec import decode_tiles
-    from bbans.image.planes import BACK, CODES, INITIAL, LIKELIHOOD, PRIOR, Ledger
+    from bbans.image.picture import decompress_picture
+    from bbans.image.planes import BACK, CODES, INITIAL, LIKELIHOOD, PRIOR
 
-    header = Header.parse(data, limit=None)
-    parts = dict.fromkeys((LIKELIHOOD, PRIOR, BACK, CODES, CODER, INITIAL), 0.0)
-    sheets = len(header.sheets)
-    grid = container.tile_grid(header.width, header.height, header.tile)
-    for number, (piece, payload) in enumerate(zip(header.pieces, container.payloads(header, data), strict=True)):
-        container.check_payload(header, number, payload)
-        bits = 8.0 * len(payload)
-        if piece.method != MODEL:
-            name = METHOD_NAMES[piece.method]
-            parts[name] = parts.get(name, 0.0) + bits
-            continue
-        ledger: Ledger = {}
-        _, _, width, height = grid[number // sheets]
-        channels = SHEET_CHANNELS[header.sheets[number % sheets]]
-        decode_tiles(models(header.model_id), [bytes(payload)], height, width, channels, ledger)
-        for name, part in ledger.items():
-            parts[name] += part
-        parts[CODER] += bits - sum(ledger.values())
+    ledger: dict[str, float] = {}
+    decompress_picture(data, models, ledger=ledger)
+    parts = dict.fromkeys((LIKELIHOOD, PRIOR, BACK, CODES, CODER, INITIAL), 0.0) | ledger
+    parts[CODER] = -sum(ledger.values())
+    for piece in Header.parse(data).pieces:
+        name = CODER if piece.method == MODEL else METHOD_NAMES[piece.method]
+        parts[name] = parts.get(name, 0.0) + 8.0 * piece.size
     parts[CONTAINER] = 8.0 * len(data) - sum(parts.values())
     return parts

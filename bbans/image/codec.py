@@ -99,9 +99,12 @@ def encode_tile(
     return payload, stats
 
 
-def decode_tile(model: Model, payload: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """The inverse of `encode_tile`. Raises `BadFile` when the payload can't be what the encoder wrote."""
-    return decode_tiles(model, [payload], height, width, channels)[0]
+def decode_tile(
+    model: Model, payload: bytes, height: int, width: int, channels: int, ledger: Ledger | None = None
+) -> NDArray[np.uint8]:
+    """The inverse of `encode_tile`. ledger: see `decode_tiles`. Raises `BadFile` when the payload can't be what the
+    encoder wrote."""
+    return decode_tiles(model, [payload], height, width, channels, ledger)[0]
 
 
 def encode_tiles(

@@ -169,13 +169,15 @@ def decompress_picture(
     lost: list[BbansError] | None = None,
     max_pixels: int = MAX_PIXELS,
     jobs: int = 1,
+    ledger: dict[str, float] | None = None,
 ) -> Picture:
     """The picture in a .bbans file, or what a view shows of it. `models` finds the model with an id, or raises
     `ModelMissing`.
 
     lost: is given what is wrong with tiles that can't be decoded, whose pixels are then 0; None: that is raised. jobs:
     tiles to work on at a time, each in a process that gets its model by `models`, which is pickled. Only the tiles in
-    view are looked at, and a preview has no checksum of its pixels.
+    view are looked at, and a preview has no checksum of its pixels. ledger: with one job, what the bits of the model's
+    payloads are for is added to it.
 
     Raises `BadFile` when the file is damaged, `DecodedDiffers` when it is whole and yet other pixels come out,
     `TooLarge`, and `BbansError` when it has no such view.
@@ -189,7 +191,7 @@ def decompress_picture(
     width, height = view.size(header.width, header.height)
     kind = MODES[header.mode]
     pixels = np.zeros((height, width, kind.channels), kind.dtype)
-    for tile, decoded in _decoded(header, data, models, view, jobs):
+    for tile, decoded in _decoded(header, data, models, view, jobs, ledger):
         if isinstance(decoded, BbansError):
             if lost is None:
                 raise decoded
@@ -203,7 +205,12 @@ def decompress_picture(
 
 
 def _decoded(
-    header: Header, data: bytes, models: Callable[[bytes], Model], view: View, jobs: int
+    header: Header,
+    data: bytes,
+    models: Callable[[bytes], Model],
+    view: View,
+    jobs: int,
+    ledger: dict[str, float] | None = None,
 ) -> Iterator[tuple[Rectangle, Pixels | BbansError]]:
     """The tiles in view, with their pixels or what is wrong with them. Damage is told before the slow part."""
     grid = container.tile_grid(header.width, header.height, header.tile)
@@ -224,7 +231,7 @@ def _decoded(
         return height, width, header.pieces[mine], [bytes(payload) for payload in payloads[mine]]
 
     load = partial(models, header.model_id) if header.model_id != NO_MODEL else None
-    decode = Decoder(load, header.mode, header.attributes, view.preview)
+    decode = Decoder(load, header.mode, header.attributes, view.preview, ledger)
     with closing(ordered(decode, map(task, whole), max(1, min(jobs, len(whole))))) as decoded:
         yield from zip((grid[number] for number in whole), decoded, strict=True)
 

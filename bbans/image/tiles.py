@@ -121,12 +121,13 @@ def _shorter(made: list[Coded], other: list[Coded] | None) -> list[Coded]:
 @dataclass(frozen=True)
 class Decoder:
     """The pixels that a tile's payloads hold. load: gives the model, None if nothing is of one; mode, attributes: of
-    the picture; preview: see `View`. To be pickled, if `load` can be."""
+    the picture; preview: see `View`; ledger: see `codec.decode_tiles`. To be pickled, if `load` can be."""
 
     load: Callable[[], Model] | None
     mode: str
     attributes: Mapping[str, bytes]
     preview: int = 0
+    ledger: dict[str, float] | None = None
 
     def __call__(self, tile: tuple[int, int, Sequence[Piece], Sequence[bytes]]) -> Pixels | BadFile | DecodedDiffers:
         """Of (height, width, pieces, payloads): pixels [h, w, c], of every 2^preview-th row and column; or what is
@@ -141,10 +142,12 @@ class Decoder:
             else:
                 shapes = [(height, width, SHEET_CHANNELS[mode]) for mode in modes]
                 whole = [self._sheet(*one) for one in zip(pieces, payloads, shapes, modes, strict=True)]
-            for piece, sheet in zip(pieces, whole, strict=True):
+            for piece, sheet, mode in zip(pieces, whole, modes, strict=True):
                 if piece.method == MODEL and self.preview:  # it is one already, and has no checksum
                     sheets.append(sheet)
                     continue
+                if sheet.shape != (height, width, SHEET_CHANNELS[mode]):
+                    raise differs()
                 if checksum(np.ascontiguousarray(sheet)) != piece.samples_sum:
                     raise differs()
                 sheets.append(sheet[::step, ::step])
@@ -159,19 +162,26 @@ class Decoder:
             return decoded >> np.uint8(7) if mode == "1" else decoded
         if piece.method == RAW:
             return libraries.from_raw(payload, *shape, mode)
-        from bbans.image.codec import decode_preview, decode_tile, takes
+        from bbans.image.codec import decode_preview, decode_tile
 
         assert self.load
         model = self.load()
-        if shape[0] * shape[1] > MOST_TILE or not takes(model, *shape[:2], mode):
-            raise BadFile(f"names the model {model.name}, which codes no such pictures")
+        check_takes(model, *shape[:2], mode)
         try:
             if self.preview:
                 return decode_preview(model, payload, *shape, self.preview)
-            return decode_tile(model, payload, *shape)
+            return decode_tile(model, payload, *shape, self.ledger)
         except (BadFile, OutOfBits) as error:
             # The payload is what was written: it is the arithmetic that went astray.
             raise differs() from error
+
+
+def check_takes(model: Model, height: int, width: int, mode: str) -> None:
+    """Raises `BadFile` unless the model can have coded pictures of this size and mode."""
+    from bbans.image.codec import takes
+
+    if height * width > MOST_TILE or not takes(model, height, width, mode):
+        raise BadFile(f"names the model {model.name}, which codes no such pictures")
 
 
 def differs() -> DecodedDiffers:

@@ -198,7 +198,7 @@ def test_inputs_are_removed_once_their_outputs_are_verified(run: Callable, photo
 def test_what_does_not_decode_is_not_written(
     arguments: list[str], run: Callable, photo: Path, fake_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fake_codec, "decode_tile", lambda model, payload, h, w, c: np.zeros((h, w, c), np.uint8))
+    monkeypatch.setattr(fake_codec, "decode_tile", lambda model, payload, h, w, c, _: np.zeros((h, w, c), np.uint8))
     result = run("compress", "photo.png", *arguments)
     assert result.code == 1 and result.err.startswith("bbans: photo.png: decodes to other pixels")
     assert photo.exists() and not Path("photo.png.bbans").exists()

@@ -138,7 +138,7 @@ def test_one_bad_file_does_not_stop_the_others(run: Callable, packed: Path) -> N
 def test_a_machine_that_computes_differently(
     run: Callable, packed: Path, fake_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fake_codec, "decode_tile", lambda model, payload, h, w, c: np.zeros((h, w, c), np.uint8))
+    monkeypatch.setattr(fake_codec, "decode_tile", lambda model, payload, h, w, c, _: np.zeros((h, w, c), np.uint8))
     result = run("decompress", "packed.bbans")
     assert result.code == 1 and "this machine computes differently" in result.err
     assert not Path("packed.png").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bbans import zoo
+from bbans.errors import BadFile
 from bbans.image import container, libraries
 from bbans.image.accounts import account
 from bbans.image.picture import Picture, compress_picture
@@ -44,6 +45,18 @@ def test_of_thumbnails(mode: str, tiny_thumbnails: dict[str, Path]) -> None:
     assert sum(parts.values()) == pytest.approx(8 * len(data))
     assert parts["initial"] == report.initial
     assert sum(parts[name] for name in ("likelihood", "prior", "bits back")) == pytest.approx(report.elbo)
+
+
+def test_damage_is_an_error(tiny_models: dict[int, Path]) -> None:
+    model = zoo.load(tiny_models[0], device="cpu")
+    data, _ = compress_picture(Picture(waves(20, 20, 3), "RGB"), model, by_model=True)
+    with pytest.raises(BadFile, match="checksum of tile 1 of 1"):
+        account(data[:-1] + bytes([data[-1] ^ 1]), lambda _: model)
+    payload = b"few bytes"
+    piece = container.Piece(len(payload), container.checksum(payload), 0)
+    header = container.Header("L", 4096, 1025, 0, (piece,), model.id)
+    with pytest.raises(BadFile, match="codes no such pictures"):
+        account(container.join(header, [payload]), lambda _: model)
 
 
 def test_of_libraries(tiny_models: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:

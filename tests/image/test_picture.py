@@ -93,6 +93,16 @@ def test_other_pixels_are_noticed(
         decode(data)
 
 
+def test_another_shape_is_noticed(
+    fake_codec: types.ModuleType, random_pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = picture_of(random_pixels(2, 8, 1))
+    data = encode(picture)
+    monkeypatch.setattr(fake_codec, "decode_tile", lambda *args: picture.pixels.reshape(4, 4, 1))
+    with pytest.raises(DecodedDiffers, match="computes differently"):
+        decode(data)
+
+
 def test_every_flipped_bit_is_noticed(fake_codec: types.ModuleType, random_pixels: Pixels) -> None:
     data = encode(picture_of(random_pixels(3, 3, 1)))
     for bit in range(8 * len(data)):
