@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     import torch
 
     from bbans.vae.bounds import Bounds
+    from bbans.vae.distributions import Keep
     from bbans.vae.families import Network
-    from bbans.vae.objectives import Keep
 
 DEFAULT = "photo"
+LOGISTIC, NORMAL = "tables.", "tables.normal."  # what the names of a distribution's tables begin with
 DIRECTIONS, FITS = "directions", "fits."  # a tensor of WEIGHTS, and what the names of others begin with
 WEIGHTS, FLOAT_WEIGHTS = "weights.safetensors", "float.safetensors"
 ID_BYTES = 8
@@ -51,11 +52,13 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Tables:
-    """What a decoder may not compute for itself. exp2: uint32, 2^(16 - i/16) for i = 0, 1, ..."""
+    """What a decoder may not compute for itself. exp2: uint32, 2^(16 - i/16) for i = 0, 1, ...; normal: of models of
+    the family `dense`."""
 
     logistic: ScaleTables
     edges: NDArray[np.int32]
     exp2: NDArray[np.uint32]
+    normal: ScaleTables | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Model:
         import torch
 
         from bbans.vae.bounds import measure
-        from bbans.vae.objectives import keep_nothing
+        from bbans.vae.distributions import keep_nothing
 
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             if self.float_network is None:
@@ -195,9 +198,19 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 def _tables(tensors: Mapping[str, NDArray[Any]]) -> Tables:
     """The tables, which rise as CDFs do: with others, other symbols are popped than were pushed. Raises `BadModel`."""
-    upper = _row(tensors, "tables.upper", np.uint32)
-    halves, shifts = _row(tensors, "tables.halves", np.int32), _row(tensors, "tables.shifts", np.int32)
     edges, exp2 = _row(tensors, "tables.edges", np.int32), _row(tensors, "tables.exp2", np.uint32)
+    if len(edges) != EDGES or np.abs(edges.astype(np.int64)).max() > LAST_EDGE or (np.diff(edges) < 0).any():
+        raise BadModel("edges of its latents' bins are in no order")
+    if not len(exp2) or exp2[0] != 1 << 16 or (exp2[1:] > exp2[:-1]).any():
+        raise BadModel("its powers of two are none")
+    normal = _scales(tensors, NORMAL) if f"{NORMAL}upper" in tensors else None
+    return Tables(_scales(tensors, LOGISTIC), edges, exp2, normal)
+
+
+def _scales(tensors: Mapping[str, NDArray[Any]], named: str) -> ScaleTables:
+    """The tables of a distribution, whose names begin with `named`. Raises `BadModel`."""
+    upper = _row(tensors, f"{named}upper", np.uint32)
+    halves, shifts = _row(tensors, f"{named}halves", np.int32), _row(tensors, f"{named}shifts", np.int32)
     ends = np.cumsum(halves.astype(np.int64) + 1)
     if not (
         len(halves) == len(shifts) == SCALES
@@ -209,11 +222,7 @@ def _tables(tensors: Mapping[str, NDArray[Any]]) -> Tables:
         and np.array_equal(np.flatnonzero(upper[1:] < upper[:-1]), ends[:-1] - 1)  # where the next table begins
     ):
         raise BadModel("tables of its distributions are none of CDFs")
-    if len(edges) != EDGES or np.abs(edges.astype(np.int64)).max() > LAST_EDGE or (np.diff(edges) < 0).any():
-        raise BadModel("edges of its latents' bins are in no order")
-    if not len(exp2) or exp2[0] != 1 << 16 or (exp2[1:] > exp2[:-1]).any():
-        raise BadModel("its powers of two are none")
-    return Tables(ScaleTables.from_upper(upper, halves, shifts), edges, exp2)
+    return ScaleTables.from_upper(upper, halves, shifts)
 
 
 def _row(tensors: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:

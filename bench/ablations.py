@@ -81,6 +81,14 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     "no overview, no latents": {"model": {"overview": False, "latents": 0}},
     "no overview, seed 1": {"model": {"overview": False}, "recipe": {"seed": 1}},
     "no overview, no latents, seed 1": {"model": {"overview": False, "latents": 0}, "recipe": {"seed": 1}},
+    **{
+        f"{name} of bounded colours{seed}": {
+            "model": {"colour": DIFFERENCES, "overview": False, **model},
+            "recipe": {"seed": int(bool(seed))},
+        }
+        for seed in ("", ", seed 1")
+        for name, model in (("latents", {}), ("no latents", {"latents": 0}))
+    },
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},

@@ -174,7 +174,7 @@ def tiny_thumbnails(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
     from bbans.train.export import export
     from bbans.train.stacks import Deck
-    from bbans.train.tasks import ThumbnailTask
+    from bbans.train.tasks import StackTask
     from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 
     folder, random = tmp_path_factory.mktemp("thumbnails"), np.random.default_rng(0)
@@ -201,5 +201,5 @@ def tiny_thumbnails(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
                 for weights in model.parameters():
                     weights.add_(0.05 * torch.randn_like(weights))
         pictures = random.integers(0, 256, (40, 8, 12, samples), np.uint8)
-        export(model, ThumbnailTask(sizes, pictures, pictures, Deck()), folder / name)
+        export(model, StackTask(sizes, pictures, pictures, Deck()), folder / name)
     return {name: folder / name for name in kinds}

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bbans.errors import BadModel
-from bbans.exact.layers import ACTIVATION_MAX, EXACT_LIMIT, PARAMETER_MAX, IntConv
-from bbans.vae.layers import INPUT_DIGITS, Conv
+from bbans.exact.layers import ACTIVATION_MAX, EXACT_LIMIT, PARAMETER_MAX, WIDE_LIMIT, IntConv
+from bbans.vae.layers import INPUT_DIGITS, Conv, input_digits
 
 WEIGHT_MAX = (1 << 15) - 1
 SMALLEST = 1 / 16  # a scale that is never, or hardly ever, used is made for activations up to this
@@ -39,7 +39,7 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
             handle.remove()
     digits = {"input": INPUT_DIGITS}
     for name, values in seen.items():
-        if name != "params":
+        if name != "params" and input_digits(name) is None:
             largest = float(torch.stack(values).max())
             digits[name] = math.floor(math.log2(ACTIVATION_MAX / max(largest, SMALLEST)))
     return digits
@@ -48,11 +48,15 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
 def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]:
     """Integer weights, biases and shifts of every `Conv`, as tensors to be saved.
 
-    Each output channel gets the finest weights for which no partial sum can reach 2^24 (see `largest_sum`), so a
-    network that can't be exact can't be made. digits: of each named scale, as by `calibrate`; scales for which weights
-    are too large, such as those of activations that have died out, are made coarser.
+    Each output channel gets the finest weights for which no partial sum can reach `exact_limit` (see `largest_sum`), so
+    a network that can't be exact can't be made. digits: of each named scale, as by `calibrate`; scales for which
+    weights are too large, such as those of activations that have died out, are made coarser.
     """
     digits = dict(digits)
+    for layer in network.modules():
+        for name in (layer.source, layer.target) if isinstance(layer, Conv) else ():
+            if (known := input_digits(name)) is not None:
+                digits[name] = known
     while True:
         tensors, excess = _quantised(network, digits)
         if not excess:
@@ -65,6 +69,7 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
     """The tensors; and how many digits too many there are of which scales."""
     tensors: dict[str, Tensor] = {}
     excess: dict[str, int] = {}
+    most = exact_limit(network)
     for name, layer in network.named_modules():
         if not isinstance(layer, Conv):
             continue
@@ -75,7 +80,7 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
             target = torch.tensor(layer.digits)
         else:
             target = torch.full((len(weight),), digits[layer.target])
-        limit = EXACT_LIMIT / 2.0**source - 1  # leave room for rounding weights, bias and the half
+        limit = most / 2.0**source - 1  # leave room for rounding weights, bias and the half
         mass = ACTIVATION_MAX / 2.0**source * _mass(weight, layer.source) + bias.abs()
         fits_sum = torch.floor(torch.log2(limit / mass.clamp_min(1e-9)))
         fits_weight = torch.floor(torch.log2(WEIGHT_MAX / weight.abs().flatten(1).amax(1).clamp_min(1e-9)))
@@ -84,7 +89,7 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
             w = torch.round(weight * torch.exp2(weight_digits.double())[:, None, None, None])
             b = torch.round(bias * torch.exp2((weight_digits + source).double()))
             shift = weight_digits + source - target.to(torch.int32)
-            too_large = largest_sum(w, b, shift, layer.source) >= EXACT_LIMIT
+            too_large = largest_sum(w, b, shift, layer.source) >= most
             if not bool(too_large.any()):
                 break
             weight_digits = weight_digits - too_large.to(torch.int32)
@@ -98,6 +103,17 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
     return tensors, excess
 
 
+def exact_limit(network: nn.Module) -> int:
+    """What no partial sum of the network may reach: 2^24, or 2^31 where it says that float64 carries its integers."""
+    return WIDE_LIMIT if _carrier(network) == torch.float64 else EXACT_LIMIT
+
+
+def _carrier(network: nn.Module) -> torch.dtype:
+    carrier = getattr(network, "carrier", torch.float32)
+    assert isinstance(carrier, torch.dtype)
+    return carrier
+
+
 def largest_sum(weight: Tensor, bias: Tensor, shift: Tensor, source: str) -> Tensor:
     """The largest magnitude that any partial sum of each output channel can take, in units of its last place."""
     return ACTIVATION_MAX * _mass(weight.double(), source) + bias.double().abs() + torch.exp2(shift.double() - 1)
@@ -109,13 +125,14 @@ def _mass(weight: Tensor, source: str) -> Tensor:
     What a layer reads is never negative (`Conv`), unless it is `input`: then weights of one sign only add up.
     """
     rows = weight.flatten(1)  # in double: an int16 of -2^15 has no magnitude
-    if source == "input":
+    if input_digits(source) is not None:
         return rows.abs().sum(1)
     return torch.maximum(rows.clamp_min(0).sum(1), -rows.clamp_max(0).sum(1))
 
 
 def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Replace every `Conv` of the network by its `IntConv`. Raises `BadModel` when a bound is broken."""
+    most = exact_limit(network)
     for name, layer in [(n, m) for n, m in network.named_modules() if isinstance(m, Conv)]:
         try:
             weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
@@ -125,7 +142,7 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise BadModel(f"{name}: the model's weights are of the wrong shape")
         if (weight.dtype, bias.dtype, shift.dtype) != (torch.int16, torch.int32, torch.int32):
             raise BadModel(f"{name}: the model's weights are of the wrong type")
-        if bool((shift < 1).any()) or bool((largest_sum(weight, bias, shift, layer.source) >= EXACT_LIMIT).any()):
+        if bool((shift < 1).any()) or bool((largest_sum(weight, bias, shift, layer.source) >= most).any()):
             raise BadModel(f"{name}: the model's weights are not exact")
         highest = PARAMETER_MAX if layer.target == "params" else ACTIVATION_MAX
         exact = IntConv(
@@ -137,6 +154,7 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             highest=highest,
             source=layer.source,
             digits=layer.digits,
+            carrier=_carrier(network),
         )
         parent_name, _, child = name.rpartition(".")
         setattr_child(network.get_submodule(parent_name), child, exact)

@@ -17,13 +17,15 @@ from torch.nn import functional as F
 ACTIVATION_MAX = 4095  # 12 bits; fewer cost rate, more take it from the weights (`elbo - float_elbo` of bench.rates)
 PARAMETER_MAX = (1 << 15) - 1
 EXACT_LIMIT = 1 << 24  # float32 holds every integer up to here
+WIDE_LIMIT = 1 << 31  # float64 holds far more, and biases are stored in 32 bits
 
 
 class IntConv(nn.Module):
     """`clamp(floor(conv(x) / 2^shift + 1/2) + add)` on integers in a float tensor; call it as a `Conv`.
 
     weight: int16 [out, in, k, k]; bias: int32 [out]; shift: int32 [out], the power of two that divides each output.
-    lowest, highest: the range that outputs are clamped to. source, digits: of the `Conv` that it replaces.
+    lowest, highest: the range that outputs are clamped to. source, digits: of the `Conv` that it replaces. carrier: the
+    dtype whose sums are exact. On vectors [N, in] it is a `Linear`.
     """
 
     weight: Tensor
@@ -40,11 +42,12 @@ class IntConv(nn.Module):
         highest: int,
         source: str = "input",
         digits: tuple[int, ...] = (),
+        carrier: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         power = torch.exp2(-shift.double())
-        self.register_buffer("weight", (weight.double() * power[:, None, None, None]).float())
-        self.register_buffer("bias", (bias.double() * power + 0.5).float())
+        self.register_buffer("weight", (weight.double() * power[:, None, None, None]).to(carrier))
+        self.register_buffer("bias", (bias.double() * power + 0.5).to(carrier))
         self.shift = shift.to("cpu", torch.int64)  # no buffer: those are all of the dtype that is computed in
         self.stride, self.padding = stride, weight.shape[-1] // 2
         self.lowest, self.highest = lowest, highest
@@ -77,6 +80,8 @@ class IntConv(nn.Module):
         return y.clamp_(self.lowest, self.highest)
 
     def _convolve(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:
+            return F.linear(x, self.weight.flatten(1), self.bias)
         if x.device.type == "cpu":
             return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         # cuDNN may choose Winograd or FFT, which are not exact; a matrix product is

@@ -31,7 +31,8 @@ def _hash(network: Network, like: Tensor, seed: int, batch: int, largest: int, s
         count = batch * int(np.prod(shape))
         values = padding(seed * 8 + i, 0, count).astype(np.int64) % (2 * largest + 1) - largest
         x = torch.from_numpy(values.astype(np.float64).reshape(batch, *shape))
-        inputs.append(x.to(like).contiguous(memory_format=torch.channels_last))
+        x = x.to(like)
+        inputs.append(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)
     digest = xxhash.xxh64()
     with arithmetic():
         for out in network.probe(*inputs):

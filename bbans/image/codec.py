@@ -38,10 +38,9 @@ from bbans.image.fields import read_varint, write_varint
 from bbans.image.fitting import FEW_STEPS, MANY_STEPS, Fits
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import CODES, INITIAL, LATENT_BITS, LATENT_SHARE, Ledger, Strand, Watch
-from bbans.vae.families import picture_planes
+from bbans.vae.families import OF_ONE_SIZE, picture_planes
 from bbans.vae.objectives import level_count
 from bbans.vae.photo import PhotoVAE
-from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Model
 
 PADDING_SEED = 0xBBA5
@@ -64,7 +63,7 @@ class TileStats:
 def takes(model: Model, height: int, width: int, mode: str) -> bool:
     """Whether the model codes pictures of this size and mode ("1", "L" or "RGB")."""
     network = model.network
-    if not isinstance(network, ThumbnailVAE):
+    if not isinstance(network.config, OF_ONE_SIZE):
         return mode in ("L", "RGB")
     config = network.config
     wanted = "1" if config.depth == 1 else "L" if config.samples == 1 else "RGB"
@@ -84,7 +83,7 @@ def encode_tile(
     steps = FEW_STEPS if effort >= effort_levels.DEFAULT else 0
     payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, steps=steps)[0]
     stages, network = effort_levels.tuning_stages(effort), model.network
-    if not stages or isinstance(network, ThumbnailVAE):
+    if not stages or isinstance(network.config, OF_ONE_SIZE):
         return payload, stats
     space, grey = _space(model), pixels.shape[-1] == 1
     tunings = itertools.islice(tuning.search(network, space, _planes(model, pixels[None]), grey=grey), stages)
@@ -111,7 +110,7 @@ def encode_tiles(
     model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, steps: int = FEW_STEPS
 ) -> list[tuple[bytes, TileStats]]:
     """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one, untuned. steps: see `Fits`."""
-    if isinstance(model.network, ThumbnailVAE):
+    if isinstance(model.network.config, OF_ONE_SIZE):
         return [encode_chain(model, one[None], want_elbo=want_elbo) for one in pixels]
     return _encoded(model, pixels, want_elbo=want_elbo, steps=steps)
 
@@ -154,7 +153,7 @@ def _encoded(
 def watch_tile(model: Model, pixels: NDArray[np.uint8], watch: Watch) -> None:
     """Encode one tile [height, width, 1 or 3] for what there is to see. Raises `BadImage`."""
     pixels = pixels[None]
-    if not isinstance(model.network, ThumbnailVAE):
+    if not isinstance(model.network.config, OF_ONE_SIZE):
         _encoded(model, pixels, want_elbo=False, steps=FEW_STEPS, watch=watch)
         return
     with arithmetic():
@@ -172,7 +171,7 @@ def decode_tiles(
     ledger: Ledger | None = None,
 ) -> NDArray[np.uint8]:
     """The inverse of `encode_tiles`: [n, height, width, channels]. ledger: what the bits were for is added to it."""
-    if isinstance(model.network, ThumbnailVAE):
+    if isinstance(model.network.config, OF_ONE_SIZE):
         return np.concatenate([decode_chain(model, one, 1, height, width, channels, ledger) for one in payloads])
     opened = [_tile(model, payload, height, width, channels, ledger) for payload in payloads]
     tiles, networks = [tile for tile, _ in opened], [network for _, network in opened]
@@ -196,7 +195,7 @@ def decode_preview(
 
     Raises as `decode_tile` does, but notices less.
     """
-    if isinstance(model.network, ThumbnailVAE):
+    if isinstance(model.network.config, OF_ONE_SIZE):
         return decode_tile(model, payload, height, width, channels)[:: 1 << levels, :: 1 << levels]
     depth = min(levels, level_count(height, width))
     tile, network = _tile(model, payload, height, width, channels)
@@ -347,10 +346,8 @@ def _affordable_pictures(model: Model, message: Message, dims: int, left: int) -
     """How many pictures come next: their latents should need no more bits than there are."""
     most = max(1, MAX_BATCH_DIMS // dims)
     network = model.network
-    if isinstance(network, ThumbnailVAE):
-        whole, local = network.config.latents
-        rows, columns = network.config.top_size
-        bits = LATENT_BITS[0] * (whole + local * rows * columns)
+    if isinstance(network.config, OF_ONE_SIZE):
+        bits = LATENT_BITS[0] * network.config.latent_count
         most = min(most, max(1, int(LATENT_SHARE * 32 * len(message.words) / 2 / bits))) if bits else most
     return min(most, left)
 
@@ -373,7 +370,7 @@ def _affordable_lanes(message: Message, dims: int) -> int:
 def _codec(model: Model, shape: tuple[int, ...]) -> Codec:
     count, height, width, channels = shape
     network = model.network
-    if isinstance(network, ThumbnailVAE):
+    if isinstance(network.config, OF_ONE_SIZE):
         config = network.config
         if shape[1:] != config.shape:
             wanted = f"{config.width} x {config.height} with {config.samples} channels"

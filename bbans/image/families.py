@@ -11,9 +11,11 @@ from torch import Tensor
 
 from bbans.bitsback import bits_back, top_down
 from bbans.codecs.core import Codec, dependent
+from bbans.image.dense import DenseCodec
 from bbans.image.fitting import Fits
 from bbans.image.planes import TOP, Latents, Layer, LevelCodec, Planes, Size, Strands, Watch, of_phases
 from bbans.vae import lattice
+from bbans.vae.dense import DenseVAE
 from bbans.vae.families import Network
 from bbans.vae.objectives import level_count
 from bbans.vae.phases import Phases
@@ -37,6 +39,8 @@ def pictures_codec(
     """
     count, height, width, channels = shape
     size = (height, width)
+    if isinstance(network, DenseVAE):
+        return DenseCodec(network, tables, count, watch).pictures()
     if isinstance(network, ThumbnailVAE):
         return _Thumbnail(network, tables, count, watch).pictures()
     return _Photo(network, tables, channels, fits, watch).pictures(size, depth)

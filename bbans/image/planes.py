@@ -21,6 +21,7 @@ from bbans.ans import Message
 from bbans.codecs.bilevel import Bernoullis
 from bbans.codecs.core import Codec, autoregressive, dependent, serial
 from bbans.codecs.discrete import uniform
+from bbans.codecs.grid import GridNormals
 from bbans.codecs.latent import PRIOR_SCALE, BinnedPosterior, centres, prior_codec
 from bbans.codecs.mixture import WEIGHT_BITS, Mixture
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
@@ -44,6 +45,7 @@ Watch = Callable[[int, str, NDArray[np.float64]], None]
 Ledger = dict[str, float]
 """Bits by what they are for: the parts of −ELBO. Pushing and popping enter the same."""
 LIKELIHOOD, PRIOR, BACK, CODES = "likelihood", "prior", "bits back", "codes"  # bits back are negative
+Likelihood = Mixture | Bernoullis | GridNormals
 INITIAL = "initial"  # of decoders only, and no part of −ELBO
 Strands = Any  # Sequence[Strand]; combinators take it for a Message
 
@@ -228,6 +230,15 @@ class Planes:
 
         return Codec(push, pop)
 
+    def given(self, params: Tensor, likelihood: Callable[[Tensor], Likelihood] | None = None) -> Codec:
+        """One channel of pictures [n, 1, h, w] whose pixels are independent, given their parameters [n, ..., h, w].
+
+        likelihood: of the parameters, where it isn't that of the other families, around the middle of the range.
+        """
+        middle = params.new_full((len(params), 1, *params.shape[-2:]), 4 * 128)
+        made = likelihood(params) if likelihood else self._likelihood(params, middle, 0)
+        return self._plane(made, (params.shape[-2], params.shape[-1]), params, torch.zeros_like(middle), None, (0, TOP))
+
     def raw(self, height: int, width: int, like: Tensor) -> Codec:
         """A picture as it is: its RGB or grey values, uniform."""
         count = height * width * self.channels
@@ -300,7 +311,7 @@ class Planes:
 
         return Codec(push, pop)
 
-    def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Mixture | Bernoullis:
+    def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Likelihood:
         """Network outputs [n, 3K or 1, h, w] to the distributions of all n h w symbols."""
         if self.sampling.bilevel:
             return Bernoullis(self.tables.logistic, rows_of(params)[0])
@@ -330,7 +341,7 @@ class Planes:
 
     def _plane(
         self,
-        likelihood: Mixture | Bernoullis,
+        likelihood: Likelihood,
         size: Size,
         like: Tensor,
         base: Tensor,
@@ -342,7 +353,7 @@ class Planes:
         count = size[0] * size[1]
         step = 255 if self.sampling.bilevel else 1  # between symbols that follow one another
 
-        def enter(strand: Strand, likelihood: Mixture | Bernoullis, symbols: NDArray[Any]) -> None:
+        def enter(strand: Strand, likelihood: Likelihood, symbols: NDArray[Any]) -> None:
             if strand.ledger is not None:
                 strand.pays(LIKELIHOOD, -float(likelihood.log2_prob(symbols).sum()))
 
@@ -352,7 +363,7 @@ class Planes:
                 self.watch(*place, -likelihood.log2_prob(symbols).reshape(-1, *size))
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
                 mine = likelihood[part]
-                if grows is None or strand.schedule is None or isinstance(mine, Bernoullis):
+                if grows is None or strand.schedule is None or not isinstance(mine, Mixture):
                     mine.row_codec().push(strand.message, symbols[part])
                 else:
                     strand.schedule.push(strand.message, mine, symbols[part])
@@ -362,7 +373,7 @@ class Planes:
             rows = []
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
                 mine = likelihood[part]
-                if grows is None or strand.schedule is None or isinstance(mine, Bernoullis):
+                if grows is None or strand.schedule is None or not isinstance(mine, Mixture):
                     rows.append(mine.row_codec().pop(strand.message))
                 else:
                     rows.append(strand.schedule.pop(strand.message, mine, strand.rows[grows]))

@@ -28,7 +28,8 @@ from bbans.train.muon import Muon
 from bbans.train.revive import revive
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
-from bbans.vae.families import Config, Network, begin_from
+from bbans.vae.distributions import Latents, keep_nothing
+from bbans.vae.families import Config, Network, begin_from, family_of
 from bbans.vae.layers import channels_last
 from bbans.vae.photo import PhotoConfig
 
@@ -45,11 +46,15 @@ class Recipe:
     """Everything that decides a training run, as in a model's recipe.toml.
 
     kl_warmup: steps over which the weight of the KL grows from 0 to 1, so that latents learn to tell something before
-    they have to pay for it; after it the objective is the true −ELBO. restarts: steps at which training begins anew
-    from the averaged weights: both warm-ups, cosine and optimiser (Loshchilov & Hutter 2017, arXiv:1608.03983), and
-    dead units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`; weight_decay: decoupled, relative
-    to the learning rate. Of `photo`: levels, mix; directions: how many its tuning knows (`bbans.train.directions`);
-    fits: how many each last layer is fitted along (`bbans.train.fits`). Of `thumbnail`: deck. Raises `BbansError`.
+    they have to pay for it; after it the objective is the true −ELBO, or with beta another weight of the KL (Higgins et
+    al. 2017). free_bits: what the KL of each latent counts at least, on average over a batch and all positions, so that
+    none is given up early (Kingma et al. 2016, arXiv:1606.04934, eq. 15). particles: samples of the latents; with more
+    than one the objective is the importance-weighted bound (Burda et al. 2016, arXiv:1509.00519). restarts: steps at
+    which training begins anew from the averaged weights: both warm-ups, cosine and optimiser (Loshchilov & Hutter 2017,
+    arXiv:1608.03983), and dead units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`;
+    weight_decay: decoupled, relative to the learning rate. Of `photo`: levels, mix; directions: how many its tuning
+    knows (`bbans.train.directions`); fits: how many each last layer is fitted along (`bbans.train.fits`). Of the
+    others: deck. Raises `BbansError`.
     """
 
     steps: int = 10_000
@@ -62,6 +67,9 @@ class Recipe:
     clip: float = 1.0
     seed: int = 0
     kl_warmup: int = 0
+    beta: float = 1.0
+    free_bits: float = 0.0
+    particles: int = 1
     restarts: tuple[int, ...] = ()
     levels: int = 4  # of each crop; coarser ones are too few pixels to matter
     directions: int = 0
@@ -73,6 +81,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise BbansError(f"no optimiser {self.optimiser!r}; there are: {', '.join(OPTIMISERS)}")
+        if self.particles < 1 or not 0 <= self.beta < math.inf or not 0 <= self.free_bits < math.inf:
+            raise BbansError("particles are at least 1, beta and free_bits at least 0")
+        if self.particles > 1 and (self.beta != 1 or self.free_bits or self.kl_warmup):
+            raise BbansError("of the importance-weighted bound the KL is no part: no beta, no free_bits, no kl_warmup")
         ascending = all(isinstance(step, int) for step in self.restarts) and [*self.restarts] == sorted(
             {*self.restarts}
         )
@@ -91,8 +103,8 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def kl_weight(recipe: Recipe, step: int) -> float:
-    """From 0 to 1 over the warm-up of the KL, and 1 until the next restart."""
-    return min(1.0, (step - _begin(recipe, step)) / recipe.kl_warmup) if recipe.kl_warmup else 1.0
+    """From 0 to beta over the warm-up of the KL, and beta until the next restart."""
+    return recipe.beta * (min(1.0, (step - _begin(recipe, step)) / recipe.kl_warmup) if recipe.kl_warmup else 1.0)
 
 
 def _begin(recipe: Recipe, step: int) -> int:
@@ -103,21 +115,36 @@ def _begin(recipe: Recipe, step: int) -> int:
 class _Loss(nn.Module):
     """The objective of a batch in bits per dim, as a module, so that DistributedDataParallel can wrap it."""
 
-    def __init__(self, task: Task, network: Network) -> None:
+    def __init__(self, recipe: Recipe, task: Task, network: Network) -> None:
         super().__init__()
-        self.task, self.network = task, network
+        self.recipe, self.task, self.network = recipe, task, network
 
     def forward(self, pixels: Tensor, kl_weight: float) -> tuple[Tensor, Tensor]:
-        """What is minimised; and [2] the likelihood and the KL."""
-        bits = self.task.bits(self.network, pixels)
-        kl, likelihood = pixels.new_zeros((), dtype=torch.float32), pixels.new_zeros((), dtype=torch.float32)
+        """The objective, and of −ELBO the likelihood and the KL, detached."""
+        free, particles = self.recipe.free_bits, self.recipe.particles
+        elements: list[Tensor] = []
+        keep = (lambda name, kl: elements.append(kl)) if free else keep_nothing
+        bits = self.task.bits(self.network, pixels.repeat(particles, 1, 1, 1), Latents(keep=keep))
+        likelihood = kl = pixels.new_zeros((), dtype=torch.float32)
         for name, part in bits.items():
             if name.startswith("kl"):
-                kl = kl + part.sum()
+                kl = kl + part
             else:
-                likelihood = likelihood + part.sum()
-        loss = (likelihood + kl_weight * kl) / pixels.numel()
-        return loss, (torch.stack([likelihood, kl]) / pixels.numel()).detach()
+                likelihood = likelihood + part
+        dims = particles * pixels.numel()
+        parts = torch.stack([likelihood.sum(), kl.sum()]).detach() / dims
+        if particles > 1:
+            log2_weights = -(likelihood + kl).reshape(particles, -1)
+            bound = math.log2(particles) - torch.logsumexp(log2_weights * math.log(2.0), 0) / math.log(2.0)
+            return bound.sum() / pixels.numel(), parts
+        counted = sum((_free(each, free) for each in elements), kl.new_zeros(())) if free else kl.sum()
+        return (likelihood.sum() + kl_weight * counted) / dims, parts
+
+
+def _free(kl: Tensor, free: float) -> Tensor:
+    """The sum of the KL [N, latents, ...] of a layer, of which each latent counts so many bits at least, on average."""
+    each = kl.transpose(0, 1).flatten(1)
+    return each.mean(1).clamp_min(free).sum() * each.shape[1]
 
 
 def check_same_run(recipe: Recipe, out: Path) -> None:
@@ -130,7 +157,7 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
         before, now = json.loads(saved["recipe"]), json.loads(json.dumps(asdict(recipe)))
         # what recipes did not say when the run began
         before["model"] = json.loads(json.dumps(asdict(type(recipe.model)()))) | before["model"]
-        before = {"weight_decay": 0.0, "restarts": []} | before
+        before = {"weight_decay": 0.0, "restarts": [], "beta": 1.0, "free_bits": 0.0, "particles": 1} | before
         before.setdefault("optimiser", "muon" if "momentum" in saved["optimiser"]["param_groups"][0] else "adam")
         if others := [key for key in now if key not in ("steps", "directions", "fits") and before.get(key) != now[key]]:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
@@ -200,7 +227,7 @@ def train(
             with naming(initial):
                 begin_from(network, weights)
     torch.manual_seed(recipe.seed + 1000 * start + rank)
-    loss_of: nn.Module = _Loss(task, model)
+    loss_of: nn.Module = _Loss(recipe, task, model)
     if world > 1:
         loss_of = nn.parallel.DistributedDataParallel(loss_of)
     batches = task.batches(recipe.batch // world, recipe.seed + 1000 * start + rank)
@@ -228,7 +255,8 @@ def train(
     begun = saved_at = time.monotonic()
     mean: Tensor | None = None
     skipped = 0  # steps whose gradients were not finite
-    autocast = torch.autocast(device.type, torch.bfloat16)  # for gradients only; validation and export are float32
+    # for gradients only; validation and export are float32
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=family_of(recipe.model).reduced)
     done = start
     for step in range(start, recipe.steps):
         if step in recipe.restarts:

@@ -17,10 +17,9 @@ from bbans.train.data import Mix
 from bbans.train.export import export
 from bbans.train.loop import Recipe, check_same_run, train
 from bbans.train.stacks import Deck
-from bbans.train.tasks import PhotoTask, Task, ThumbnailTask
-from bbans.vae.families import FAMILIES, Config
+from bbans.train.tasks import PhotoTask, StackTask, Task
+from bbans.vae.families import FAMILIES, OF_ONE_SIZE, Config
 from bbans.vae.photo import PhotoConfig
-from bbans.vae.thumbnail import ThumbnailConfig
 from bbans.zoo import FLOAT_WEIGHTS
 
 if sys.version_info >= (3, 11):
@@ -96,8 +95,8 @@ def main_train(
 
 
 def _task(recipe: Recipe, data: list[Path], validation: list[Path], root: Path | None) -> Task:
-    if isinstance(recipe.model, ThumbnailConfig):
-        return ThumbnailTask.of(recipe.model, data, validation, recipe.deck)
+    if isinstance(recipe.model, OF_ONE_SIZE):
+        return StackTask.of(recipe.model, data, validation, recipe.deck)
     assert isinstance(recipe.model, PhotoConfig)
     return PhotoTask.of(recipe.model, data, validation, root, recipe.mix, recipe.levels, recipe.directions, recipe.fits)
 

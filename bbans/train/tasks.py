@@ -21,10 +21,12 @@ from bbans.train.directions import find_directions
 from bbans.train.fits import find_fits
 from bbans.train.stacks import Deck, load_stack
 from bbans.vae.bounds import LatentKL
-from bbans.vae.families import Network, elbo, picture_planes
-from bbans.vae.objectives import Bits, photo_bits, thumbnail_bits
+from bbans.vae.dense import DenseConfig
+from bbans.vae.distributions import Latents
+from bbans.vae.families import Network, elbo, family_of, picture_planes
+from bbans.vae.objectives import SAMPLED, Bits, photo_bits
 from bbans.vae.photo import PhotoConfig, PhotoVAE
-from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
+from bbans.vae.thumbnail import ThumbnailConfig
 from bbans.zoo import DIRECTIONS
 
 HOLD_OUT = 20  # one picture in so many validates when none were named
@@ -44,8 +46,8 @@ class Task(Protocol):
     def batches(self, size: int, seed: int) -> Iterator[Pixels]:
         """Endless training batches uint8 [size, h, w, channels]."""
 
-    def bits(self, network: Any, pixels: Tensor) -> Bits:
-        """−ELBO of a training batch in bits [size], in parts."""
+    def bits(self, network: Any, pixels: Tensor, latents: Latents = SAMPLED) -> Bits:
+        """−ELBO of a training batch in bits [size], in parts; latents: how they are drawn."""
 
     def held_out(self) -> Iterator[Pixels]:
         """The pictures to validate on, as batches uint8 [n, h, w, channels] of any size."""
@@ -104,8 +106,8 @@ class PhotoTask:
     def batches(self, size: int, seed: int) -> Iterator[Pixels]:
         return Crops(self.files, self.mix, seed).batches(size)
 
-    def bits(self, network: PhotoVAE, pixels: Tensor) -> Bits:
-        return photo_bits(network, picture_planes(network, pixels), levels=self.levels)[0]
+    def bits(self, network: PhotoVAE, pixels: Tensor, latents: Latents = SAMPLED) -> Bits:
+        return photo_bits(network, picture_planes(network, pixels), levels=self.levels, latents=latents)[0]
 
     def held_out(self) -> Iterator[Pixels]:
         return (np.array(load_rgb(file))[None] for file in self.validation)
@@ -129,16 +131,18 @@ class PhotoTask:
 
 
 @dataclass(frozen=True)
-class ThumbnailTask:
-    """Small pictures of one size, all in memory."""
+class StackTask:
+    """Small pictures of one size, all in memory: of `thumbnail` and of `dense`."""
 
-    config: ThumbnailConfig
+    config: ThumbnailConfig | DenseConfig
     pictures: Pixels
     validation: Pixels
     deck: Deck
 
     @classmethod
-    def of(cls, config: ThumbnailConfig, data: list[Path], validation: list[Path], deck: Deck) -> ThumbnailTask:
+    def of(
+        cls, config: ThumbnailConfig | DenseConfig, data: list[Path], validation: list[Path], deck: Deck
+    ) -> StackTask:
         """From what the command line names; without `validation`, of the last pictures. Raises `BbansError`."""
         pictures = load_stack(data, config.shape)
         if validation:
@@ -148,14 +152,14 @@ class ThumbnailTask:
             raise BbansError(f"none of {len(pictures)} pictures is left to validate on: name some with --validation")
         return cls(config, pictures[:-last], pictures[-last:], deck)
 
-    def network(self) -> ThumbnailVAE:
-        return ThumbnailVAE(self.config)
+    def network(self) -> Any:
+        return family_of(self.config).network(self.config)
 
     def batches(self, size: int, seed: int) -> Iterator[Pixels]:
         return self.deck.batches(self.pictures, size, seed, bilevel=self.config.depth == 1)
 
-    def bits(self, network: ThumbnailVAE, pixels: Tensor) -> Bits:
-        return thumbnail_bits(network, picture_planes(network, pixels))
+    def bits(self, network: Network, pixels: Tensor, latents: Latents = SAMPLED) -> Bits:
+        return elbo(network, pixels, latents)
 
     def held_out(self) -> Iterator[Pixels]:
         return self._in_order(self.validation)
@@ -163,7 +167,7 @@ class ThumbnailTask:
     def calibration(self) -> Iterator[Pixels]:
         return self._in_order(self.pictures[: 2 * CALIBRATION_BATCH])
 
-    def adapters(self, network: ThumbnailVAE) -> dict[str, NDArray[Any]]:
+    def adapters(self, network: Network) -> dict[str, NDArray[Any]]:
         return {}
 
     def _in_order(self, pictures: Pixels) -> Iterator[Pixels]:
@@ -185,7 +189,7 @@ def validation_bits(task: Task, network: Network, device: torch.device) -> dict[
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
         torch.manual_seed(0)
         for pixels in task.held_out():
-            for name, bits in elbo(network, torch.from_numpy(pixels).to(device), latents.keep).items():
+            for name, bits in elbo(network, torch.from_numpy(pixels).to(device), Latents(keep=latents.keep)).items():
                 sums[name] = sums.get(name, 0.0) + float(bits.sum())
             dims += pixels.size
     network.train()

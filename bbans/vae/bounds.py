@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bbans.vae.distributions import Keep, Latents, keep_nothing
 from bbans.vae.families import Network, elbo
-from bbans.vae.objectives import Bits, Keep, keep_nothing
+from bbans.vae.objectives import Bits
 
 BATCH_DIMS = 1 << 18  # samples of pictures that go through the networks together
 DEAD = 0.01  # bits: a latent that tells less of a picture, or of a region, on average, tells nothing
@@ -77,7 +78,7 @@ def _samples(network: Network, pixels: Tensor, particles: int, keep: Keep) -> It
     at_once = min(particles, max(1, BATCH_DIMS // pixels.numel()))
     for begin in range(0, particles, at_once):
         copies = min(at_once, particles - begin)
-        bits = elbo(network, pixels.repeat(copies, 1, 1, 1), keep)
+        bits = elbo(network, pixels.repeat(copies, 1, 1, 1), Latents(keep=keep))
         for i in range(copies):
             yield {name: part[i * count : (i + 1) * count] for name, part in bits.items()}
 
@@ -89,9 +90,9 @@ class LatentKL:
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
     def keep(self, name: str, kl: Tensor) -> None:
-        """A `Keep`: KL [n, latents, h, w] of a layer."""
+        """A `Keep`: KL [n, latents, ...] of a layer."""
         bits, count = self._sums.get(name, (0.0, 0))
-        self._sums[name] = (bits + kl.double().sum((0, 2, 3)), count + kl[:, 0].numel())
+        self._sums[name] = (bits + kl.double().reshape(*kl.shape[:2], -1).sum((0, 2)), count + kl[:, 0].numel())
 
     def means(self) -> dict[str, Floats]:
         """Bits [latents] of each layer."""

@@ -16,33 +16,42 @@ import torch
 from torch import Tensor, nn
 
 from bbans.errors import BadModel
-from bbans.vae.objectives import Bits, Keep, keep_nothing, level_count, photo_bits, thumbnail_bits
+from bbans.vae.dense import DenseConfig, DenseVAE
+from bbans.vae.distributions import Latents
+from bbans.vae.objectives import SAMPLED, Bits, dense_bits, level_count, photo_bits, thumbnail_bits
 from bbans.vae.photo import SAMPLES, PhotoConfig, PhotoVAE, without_overview
 from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 
-Config = PhotoConfig | ThumbnailConfig
-Network = PhotoVAE | ThumbnailVAE
+Config = PhotoConfig | ThumbnailConfig | DenseConfig
+Network = PhotoVAE | ThumbnailVAE | DenseVAE
+OF_ONE_SIZE = ThumbnailConfig, DenseConfig  # whose pictures are all of one size, and are coded in chains
 
 
 @dataclass(frozen=True)
 class Family:
-    """config, network: its classes; bits: −ELBO, in parts, of whole pictures (planes as float) of so many channels."""
+    """config, network: its classes; bits: −ELBO, in parts, of whole pictures (planes as float) of so many channels;
+    reduced: whether gradients may be of bf16."""
 
     name: str
     config: Callable[..., Any]
     network: Callable[..., Any]
-    bits: Callable[[Any, Tensor, int, Keep], Bits]
+    bits: Callable[[Any, Tensor, int, Latents], Bits]
+    reduced: bool = True
 
 
-def _photo_bits(model: PhotoVAE, planes: Tensor, channels: int, keep: Keep) -> Bits:
+def _photo_bits(model: PhotoVAE, planes: Tensor, channels: int, latents: Latents) -> Bits:
     """All levels, and the last 2x2 pixels as they are."""
-    bits, rest = photo_bits(model, planes, levels=level_count(*planes.shape[-2:]), grey=channels == 1, keep=keep)
+    bits, rest = photo_bits(model, planes, levels=level_count(*planes.shape[-2:]), grey=channels == 1, latents=latents)
     raw = 8.0 * rest[0].numel() / (SAMPLES if channels == 1 else 1)
     return bits | {"raw": torch.full((len(planes),), raw, device=planes.device)}
 
 
-def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int, keep: Keep) -> Bits:
-    return thumbnail_bits(model, planes, keep=keep)
+def _thumbnail_bits(model: ThumbnailVAE, planes: Tensor, channels: int, latents: Latents) -> Bits:
+    return thumbnail_bits(model, planes, latents=latents)
+
+
+def _dense_bits(model: DenseVAE, planes: Tensor, channels: int, latents: Latents) -> Bits:
+    return dense_bits(model, planes, latents=latents)
 
 
 SILENT = ("blocks_", "place_", "region_db.")  # what the names of parts begin with that change nothing at first
@@ -54,6 +63,7 @@ FAMILIES = {
     for family in (
         Family("photo", PhotoConfig, PhotoVAE, _photo_bits),
         Family("thumbnail", ThumbnailConfig, ThumbnailVAE, _thumbnail_bits),
+        Family("dense", DenseConfig, DenseVAE, _dense_bits, reduced=False),
     )
 }
 
@@ -90,7 +100,7 @@ def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     sizes of its own, level by level.
     """
     parts: list[tuple[nn.Module, Mapping[str, Tensor]]] = [(network, weights)]
-    if not any(name.startswith("head_top.") for name in weights):  # of a photo
+    if not isinstance(network, DenseVAE) and not any(name.startswith("head_top.") for name in weights):  # of a photo
         parts = []
         begun: dict[str, Tensor] = {}
         for number, level in enumerate(network.levels):
@@ -118,10 +128,10 @@ def picture_planes(network: Network, pixels: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def elbo(network: Network, pixels: Tensor, keep: Keep = keep_nothing) -> Bits:
+def elbo(network: Network, pixels: Tensor, latents: Latents = SAMPLED) -> Bits:
     """−ELBO of whole pictures uint8 [N, h, w, channels] under a float model, in parts [N], by one sample.
 
-    keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
+    latents: how they are drawn, and who is told the KL of each layer, element by element.
     """
     family = family_of(network.config)
-    return family.bits(network, picture_planes(network, pixels), pixels.shape[-1], keep)
+    return family.bits(network, picture_planes(network, pixels), pixels.shape[-1], latents)

@@ -64,7 +64,7 @@ COLOURS = {  # by their names in models: never rename
 
 @dataclass(frozen=True)
 class Sampling:
-    """What pictures are inside a model: so many channels, of 8 bits or of 1, after a transform of `COLOURS`."""
+    """What pictures are inside a model: so many channels, of 8 bits, 1 or 12, after a transform of `COLOURS`."""
 
     samples: int = 3
     depth: int = 8
@@ -87,10 +87,11 @@ class Sampling:
         return torch.cat([x, *[torch.zeros_like(x)] * (self.samples - 1)], 1) if self.samples > 1 else x
 
     def pixels(self, planes: Tensor, channels: int) -> Tensor:
-        """The inverse of `planes`: uint8 [N, h, w, channels]."""
+        """The inverse of `planes`: uint8 [N, h, w, channels], or int32 for samples of more than 8 bits."""
         x = planes.to(torch.int32)
         x = COLOURS[self.colour].to_rgb(x) if channels == 3 else x[:, :1]
-        return (x >> (8 - self.depth)).permute(0, 2, 3, 1).to(torch.uint8)
+        x = x.permute(0, 2, 3, 1)
+        return (x >> (8 - self.depth)).to(torch.uint8) if self.depth <= 8 else x
 
     def range(self, channel: int) -> tuple[int, int]:
         """Of what is coded of a channel, after `base` is added."""

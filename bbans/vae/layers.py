@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-INPUT_DIGITS = 6  # values of the scale `input` are integers divided by 2^6
+INPUT_DIGITS = 6  # values of the scale `input` are integers divided by 2^6, of `input.9` by 2^9
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
@@ -25,8 +26,9 @@ class Conv(nn.Conv2d):
 
     Tensors that meet in an addition must have the same scale, so scales have names: `source` is that of the input,
     `target` that of the output and of `add`. Two layers with the same `target` may be added. The name `input` is
-    reserved for integers divided by 64, the only ones that a layer reads and that may be negative, and `params` for
-    parameters of distributions, whose outputs have each their own `digits` after the binary point.
+    reserved for integers divided by 64, and `input.9`, say, for integers divided by 2^9: they alone may be negative
+    where a layer reads them. `params` is reserved for parameters of distributions, whose outputs have each their own
+    `digits` after the binary point.
     """
 
     def __init__(
@@ -49,6 +51,57 @@ class Conv(nn.Conv2d):
         if add is not None:
             y = y + add
         return torch.relu(y) if self.relu else y
+
+
+class Linear(Conv):
+    """The layer on vectors [N, channels]: `act(x weight + bias + add)`."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        source: str,
+        target: str,
+        relu: bool = True,
+        digits: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(channels_in, channels_out, 1, source=source, target=target, relu=relu, digits=digits)
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        y = functional.linear(x, self.weight.flatten(1), self.bias)
+        if add is not None:
+            y = y + add
+        return torch.relu(y) if self.relu else y
+
+
+class MaskedLinear(Linear):
+    """A `Linear` whose weights are 0 where `mask` [out, in] is, and stay so: Germain et al. 2015 (MADE), eq. 8."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        mask: Tensor,
+        *,
+        source: str,
+        target: str,
+        relu: bool = True,
+        digits: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(channels_in, channels_out, source=source, target=target, relu=relu, digits=digits)
+        kept = mask[:, :, None, None]
+        with torch.no_grad():
+            self.weight.mul_(kept.to(self.weight))
+        self.weight.register_hook(lambda gradient: gradient * kept.to(gradient))
+
+
+def input_digits(scale: str) -> int | None:
+    """Digits after the binary point of a scale of inputs; None of others, whose digits calibration finds."""
+    name, _, digits = scale.partition(".")
+    if name != "input":
+        return None
+    return int(digits) if digits else INPUT_DIGITS
 
 
 class Residual(nn.Module):

@@ -76,3 +76,24 @@ def sample_logistic(mean: Tensor, log2_scale: Tensor) -> Tensor:
     """A reparametrised sample."""
     u = torch.rand_like(mean).clamp(1e-6, 1 - 1e-6)
     return mean + torch.exp2(log2_scale) * torch.logit(u)
+
+
+def normal_log_density(x: Tensor, mean: Tensor | float = 0.0, log2_scale: Tensor | float = 0.0) -> Tensor:
+    """ln of the density of a normal, elementwise."""
+    log2_scale = torch.as_tensor(log2_scale, dtype=x.dtype, device=x.device)
+    t = (x - mean) * torch.exp2(-log2_scale)
+    return -0.5 * (t * t + math.log(2 * math.pi)) - log2_scale * math.log(2.0)
+
+
+def discretised_normal_nll(mean: Tensor, log2_scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """−ln of the mass of a normal between `lower` and `upper`, elementwise; finite, or gradients are not.
+
+    On the side of the mean where the tails are small, and by logarithms, so that no mass is ever 0.
+    """
+    inverse = torch.exp2(-log2_scale)
+    a, b = (lower - mean) * inverse, (upper - mean) * inverse
+    flip = a + b > 0
+    a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    above = torch.special.log_ndtr(b.clamp_max(FAR))
+    below = torch.special.log_ndtr(a.clamp_min(-FAR))
+    return -(above + torch.log(-torch.expm1((below - above).clamp_max(-1e-6))))

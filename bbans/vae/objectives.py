@@ -7,7 +7,7 @@ what begins with `kl` is the KL of latents. Source: Kingma & Welling 2014, eq. 2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from bbans.vae import lattice, likelihoods
+from bbans.vae.dense import LOG2_SCALE, UNITS, X_DIGITS, DenseVAE, see_x
+from bbans.vae.distributions import BITS_OF_A_NAT, STANDARD_LOGISTIC, Latents, Logistic, Normal
 from bbans.vae.lattice import Sampling
 from bbans.vae.layers import INPUT_DIGITS
 from bbans.vae.phases import PHASES, Head, Phases
@@ -22,13 +24,8 @@ from bbans.vae.photo import SAMPLES, PhotoLevel, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 
 Bits = dict[str, Tensor]
-Keep = Callable[[str, Tensor], None]
 INPUT_SCALE = 2.0**-INPUT_DIGITS
-BITS_OF_A_NAT = 1 / math.log(2.0)
-
-
-def keep_nothing(name: str, kl: Tensor) -> None:
-    """The `Keep` that keeps nothing."""
+SAMPLED = Latents()
 
 
 @dataclass(frozen=True)
@@ -99,38 +96,28 @@ def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, sampli
     return total * BITS_OF_A_NAT
 
 
-def latent_bits(params: Tensor) -> tuple[Tensor, Tensor]:
-    """A sample z [N, latents, ...] of q with these parameters, and log2 q(z) - log2 p(z) of each element."""
-    mean, log2_scale = params.float().chunk(2, 1)
-    log2_scale = log2_scale.clamp(*likelihoods.POSTERIOR_SCALES)
-    z = likelihoods.sample_logistic(mean, log2_scale)
-    nats = likelihoods.logistic_log_density(z, mean, log2_scale) - likelihoods.logistic_log_density(z)
-    return z, nats * BITS_OF_A_NAT
-
-
 # -- photo -------------------------------------------------------------------------------------------------------------
 
 
 def photo_bits(
-    model: PhotoVAE, planes: Tensor, *, levels: int, grey: bool = False, keep: Keep = keep_nothing
+    model: PhotoVAE, planes: Tensor, *, levels: int, grey: bool = False, latents: Latents = SAMPLED
 ) -> tuple[Bits, Tensor]:
     """Bits of pictures [N, 3, h, w] (planes as float), and the coarsest C, left over. With `grey`, one channel counts.
 
-    keep(name, kl): is given the KL [N, latents, ...] of each layer, element by element.
+    latents: how they are drawn, layer by layer from the finest.
     """
     x, bits = planes.float(), Bits()
-    for level, (nets, views, told, elements) in enumerate(photo_levels(model, x, levels), 1):
-        kl = views.c.new_zeros(len(x))
-        if elements is not None:
-            keep(f"kl{level}", elements)
-            kl = elements.sum((1, 2, 3))
+    for level, (nets, views, told, elements) in enumerate(photo_levels(model, x, levels, latents), 1):
+        kl = views.c.new_zeros(len(x)) if elements is None else elements.sum((1, 2, 3))
         phases = level_bits(nets, views, told, model.config.sampling, 1 if grey else SAMPLES)
         bits |= {f"{phase}{level}": v for phase, v in zip(PHASES, phases, strict=True)} | {f"kl{level}": kl}
         x = views.c
     return bits, x
 
 
-def photo_levels(model: PhotoVAE, x: Tensor, levels: int) -> Iterator[tuple[PhotoLevel, Views, Told, Tensor | None]]:
+def photo_levels(
+    model: PhotoVAE, x: Tensor, levels: int, latents: Latents = SAMPLED
+) -> Iterator[tuple[PhotoLevel, Views, Told, Tensor | None]]:
     """Of pictures x [N, 3, h, w], level by level from the finest: the networks, what they see and what they are told,
     with a sample of the latents; and the KL [N, latents, ...] of these, if there are any."""
     for level in range(levels):
@@ -138,7 +125,8 @@ def photo_levels(model: PhotoVAE, x: Tensor, levels: int) -> Iterator[tuple[Phot
         regions = nets.regions(views.see_c)
         z, kl = None, None
         if model.config.latents:
-            z, kl = latent_bits(nets.infer(views.see_c, views.see_d, views.see_b))
+            q = Logistic(nets.infer(views.see_c, views.see_d, views.see_b))
+            z, kl = latents(f"kl{level + 1}", q, STANDARD_LOGISTIC)
         told_d, told_b = nets.condition(regions, z, views.c)
         yield nets, views, (told_d, told_b, nets.condition_e(regions, views.c)), kl
         x = views.c
@@ -152,8 +140,8 @@ def level_count(height: int, width: int) -> int:
 # -- thumbnail ---------------------------------------------------------------------------------------------------------
 
 
-def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = keep_nothing) -> Bits:
-    """Bits of pictures [N, samples, h, w], planes as float. keep: as of `photo_bits`."""
+def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, latents: Latents = SAMPLED) -> Bits:
+    """Bits of pictures [N, samples, h, w], planes as float. latents: how they are drawn, z2 before z1."""
     config = model.config
     sampling, samples = config.sampling, config.samples
     x, views = planes.float(), []
@@ -168,13 +156,11 @@ def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = keep_not
         z2, z1 = x.new_zeros(len(x), 1, 1, 1), None
         encoded = model.encode(finest.see_c, finest.see_d, finest.see_b) if whole or local else None
         if encoded is not None and whole:
-            z2, kl = latent_bits(model.infer_whole(encoded))
-            keep("kl_whole", kl)
+            z2, kl = latents("kl_whole", Logistic(model.infer_whole(encoded)), STANDARD_LOGISTIC)
             bits["kl_whole"] = kl.sum((1, 2, 3))
         h = model.begin(z2)
         if encoded is not None and local:
-            z1, kl = latent_bits(model.infer_local(encoded, h))
-            keep("kl_local", kl)
+            z1, kl = latents("kl_local", Logistic(model.infer_local(encoded, h)), STANDARD_LOGISTIC)
             bits["kl_local"] = kl.sum((1, 2, 3))
         h = model.refine(h, z1)
         middle = lattice.middle(x)
@@ -185,6 +171,54 @@ def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, keep: Keep = keep_not
         phases = level_bits(nets, views[level], told, sampling, samples)
         bits |= {f"{phase}{level + 1}": v for phase, v in zip(PHASES, phases, strict=True)}
     return bits
+
+
+# -- dense -------------------------------------------------------------------------------------------------------------
+
+
+def dense_bits(model: DenseVAE, planes: Tensor, *, latents: Latents = SAMPLED) -> Bits:
+    """Bits of pictures [N, 1, h, w], planes as float. latents: how they are drawn, z1 before z2."""
+    x = planes.float().flatten(1)
+    z, kl = draw_dense(model, x, latents)
+    nats = dense_nll(model, model.decode(z[0]), x)
+    return {"x": nats.sum(1) * BITS_OF_A_NAT} | {name: elements.sum(1) for name, elements in kl.items()}
+
+
+def draw_dense(model: DenseVAE, x: Tensor, latents: Latents = SAMPLED) -> tuple[list[Tensor], Bits]:
+    """Latents z1 (and z2) of samples x [N, dims], and the bits [N, latents] of each layer."""
+    seen = see_x(x, model.config.depth) * 2.0**-X_DIGITS
+    q1 = model.posterior_of(model.infer(seen))
+    if len(model.config.latents) == 1:
+        z1, kl = latents("kl", q1, model.prior())
+        return [z1], {"kl": kl}
+    z1, log2_q1 = latents.draw("kl1", q1)
+    z2, kl2 = latents("kl2", Normal(model.infer_upper(z1)), model.prior())
+    kl1 = latents.told("kl1", log2_q1 - Normal(model.prior_of_lower(z2)).log2_density(z1))
+    return [z1, z2], {"kl1": kl1, "kl2": kl2}
+
+
+def dense_nll(model: DenseVAE, params: Tensor, x: Tensor) -> Tensor:
+    """−ln p(x | z) of samples x [N, dims], each; params: [N, those of a sample, dims], from `decode`."""
+    config = model.config
+    if config.likelihood == "bernoulli":
+        return likelihoods.bernoulli_nll(params[:, 0], x > 0)
+    if config.likelihood == "logistic":
+        middle = torch.full_like(x, 128.0)[:, None, :, None]
+        return likelihoods.logistic_mixture_nll(params[..., None], x[:, None, :, None], middle, 0, 255)[:, 0, :, 0]
+    mean, log2_scale = dense_normal(model, params)
+    width = UNITS / 2.0**config.depth
+    lower, upper = x * width, (x + 1) * width
+    lower, upper = lower.masked_fill(lower <= 0, -likelihoods.FAR), upper.masked_fill(upper >= UNITS, likelihoods.FAR)
+    return likelihoods.discretised_normal_nll(mean, log2_scale, lower, upper)
+
+
+def dense_normal(model: DenseVAE, params: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and log2-scales [N, dims] of a normal likelihood, in 1/256 of the range of a sample."""
+    params = params.float()
+    mean = UNITS / 2 * (1 + params[:, 0])
+    if model.config.scale:
+        return mean, torch.full_like(mean, math.log2(UNITS * model.config.scale))
+    return mean, (LOG2_SCALE + params[:, 1]).clamp(likelihoods.SCALE_MIN, likelihoods.SCALE_MAX)
 
 
 def _cut(x: Tensor, rows: int, columns: int) -> Tensor:

@@ -71,6 +71,12 @@ class ThumbnailConfig:
         return self.height, self.width, self.samples
 
     @property
+    def latent_count(self) -> int:
+        """Latents of a picture."""
+        whole, local = self.latents
+        return whole + local * self.top_size[0] * self.top_size[1]
+
+    @property
     def top_size(self) -> tuple[int, int]:
         """Height and width of T."""
         return -(-self.height >> self.levels), -(-self.width >> self.levels)

@@ -99,7 +99,7 @@ def write_thumbnail_model(folder: Path, mode: str) -> None:
     """A `thumbnail` model with latents of both layers."""
     from bbans.train.export import export
     from bbans.train.stacks import Deck
-    from bbans.train.tasks import ThumbnailTask
+    from bbans.train.tasks import StackTask
     from bbans.vae.thumbnail import ThumbnailConfig, ThumbnailVAE
 
     samples, depth = (3, 8) if mode == "RGB" else (1, 1)
@@ -122,7 +122,7 @@ def write_thumbnail_model(folder: Path, mode: str) -> None:
         for weights in network.parameters():  # those that begin as zeros too
             weights.add_(0.05 * torch.randn_like(weights))
     pictures = stack(mode).reshape(COUNT, HEIGHT, WIDTH, samples) * np.uint8(255 if mode == "1" else 1)
-    export(network, ThumbnailTask(sizes, pictures, pictures, Deck()), folder)
+    export(network, StackTask(sizes, pictures, pictures, Deck()), folder)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bbans.errors import BadModel
 from bbans.vae import families
+from bbans.vae.distributions import Latents
 from bbans.vae.layers import Conv
 from bbans.vae.objectives import thumbnail_bits
 from bbans.vae.photo import PhotoConfig, PhotoVAE
@@ -55,7 +56,7 @@ def test_every_scale_has_one_meaning(sizes: ThumbnailConfig) -> None:
 def test_the_elbo_has_a_part_for_every_factor(sizes: ThumbnailConfig) -> None:
     planes = families.picture_planes(network(sizes), pictures(sizes))
     kept: dict[str, Tensor] = {}
-    bits = thumbnail_bits(network(sizes), planes, keep=lambda name, kl: kept.update({name: kl}))
+    bits = thumbnail_bits(network(sizes), planes, latents=Latents(keep=lambda name, kl: kept.update({name: kl})))
     latents = {"kl_whole": (sizes.latents[0], 1, 1), "kl_local": (sizes.latents[1], *sizes.top_size)}
     expected = {name for name, shape in latents.items() if shape[0]}
     assert kept.keys() == expected
