@@ -89,6 +89,13 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
         for seed in ("", ", seed 1")
         for name, model in (("latents", {}), ("no latents", {"latents": 0}))
     },
+    **{
+        f"latents of bounded colours, {free} free bits": {
+            "model": {"colour": DIFFERENCES, "overview": False},
+            "recipe": {"free_bits": free},
+        }
+        for free in (0.1, 0.3)
+    },
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},
