@@ -66,10 +66,9 @@ def run(lab: Lab) -> Page:
     page = Page(
         title="One bit",
         question="""
-            A VAE with one normal latent is trained on x, n copies of one fair bit ("Here's a seemingly silly idea: let's
-            try to encode a single bit of information"). For n = 1 the text finds that the latent is not used at all:
-            that *is* the best model. With more copies the decoder, for which pixels are independent given z, needs z;
-            and since q is normal and the true posterior is not, using it has a price.
+            A VAE with one normal latent is trained on x, n copies of one fair bit. For n = 1 the text finds that the
+            latent is not used at all: that *is* the best model. With more copies the decoder, for which pixels are
+            independent given z, needs z; and since q is normal and the true posterior is not, using it has a price.
         """,
         setting="""
             `dense`, 64 + 64 units, one latent, or z1 and z2 of one each with q(z1 | x) q(z2 | z1); Adam, fresh samples
@@ -82,7 +81,7 @@ def run(lab: Lab) -> Page:
         """,
         tables=[
             Table(
-                """Reconstruction and KL in nats, as in the text; −ELBO, the message and the file in bits per sample. The
+                """Reconstruction and KL in nats, as in the text; −ELBO, message and file in bits per sample. The
                 entropy of x is 1 bit, 0.693 nats, for every n.""",
                 ["n", "", "recon.", "recon. per dim", "KL", "−ELBO", "−ELBO, bits", "net, bits", "total, bits"],
                 rows,
