@@ -37,7 +37,7 @@ class _Size(click.ParamType):
 @click.option("--mean", is_flag=True, help="Draw only latents, and show the mean of each pixel given these.")
 @click.option(
     "--seed",
-    type=click.IntRange(0, (1 << 64) - 1),
+    type=click.IntRange(min=0),
     default=0,
     show_default=True,
     metavar="S",

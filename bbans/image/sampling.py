@@ -37,8 +37,8 @@ def sample(
 ) -> NDArray[np.uint8] | NDArray[np.bool_]:
     """Pictures [count, h, w, 1 or 3]: uint8, or bool of a bilevel model, whose means are uint8 again.
 
-    size: (height, width), of models that take any; mean: sample deterministically. The first pictures of a seed of 64
-    bits are the same, whatever the count. Raises `BadImage` or `TooLarge` for a size that can't be had.
+    size: (height, width), of models that take any; mean: sample deterministically. The first pictures of a seed are the
+    same, whatever the count. Raises `BadImage` or `TooLarge` for a size that can't be had.
     """
     if count < 1:
         raise ValueError("at least one picture is drawn")
@@ -62,8 +62,8 @@ def shape_of(model: Model, size: Size | None = None) -> tuple[int, int, int]:
 
 
 def message(seed: int, number: int) -> Message:
-    """The random bits of one picture of a seed."""
-    high, low = padding(seed, 2 * number, 2).tolist()
+    """The random bits of one picture of a seed, of which the lowest 64 bits count."""
+    high, low = padding(seed % (1 << 64), 2 * number, 2).tolist()
     return Message.random(MOST_LANES, seed=high << 32 | low)
 
 

@@ -95,6 +95,11 @@ def test_a_seed_is_its_pictures(models: dict, kind: str | int, mean: bool, monke
         assert len(np.unique(x, axis=0)) == 1
 
 
+def test_a_seed_is_any_integer(models: dict) -> None:
+    for seed in (-1, (1 << 64) - 1, (1 << 200) - 1):
+        np.testing.assert_array_equal(sample(models["L"], 1, seed), sample(models["L"], 1, -1))
+
+
 def test_means_have_less_noise_than_samples(models: dict) -> None:
     def roughness(pictures: np.ndarray) -> float:
         return float(np.abs(np.diff(pictures.astype(int), axis=2)).mean())
