@@ -141,9 +141,9 @@ def run(lab: Lab) -> Page:
             {len(Z):,} values of z, not estimates. {len(pixels):,} samples are coded on chains and compared.
         """,
         conclusion="""
-            The bound is looser than the model is wrong, and what the coder adds to the bound is too small to see:
-            whoever wants a smaller file has to look for a better q or a tighter bound, not for a better coder. Most of the gap
-            is there with the best normal q, too, so that it is the family's, not the encoder's.
+            Of what the file takes beyond the entropy, half is the model's error and most of the rest the bound's: what
+            integers and coder add is too small to see, so whoever wants a smaller file has to look for a better q or a
+            tighter bound. Most of that gap is there with the best normal q, too: it is the family's, not the encoder's.
         """,
         tables=[Table("Bits a sample, and what each rung adds to the one above.", ["", "bits", "more"], rows)],
         claims=[
