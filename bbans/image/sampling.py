@@ -26,6 +26,7 @@ from bbans.image.container import ONE_TILE
 from bbans.image.families import pictures_codec
 from bbans.image.lanes import MOST_LANES
 from bbans.image.planes import DRAW_MEANS, DRAW_PIXELS, LATENT_BITS, Size, Strand
+from bbans.vae.dense import DenseVAE
 from bbans.vae.photo import SAMPLES, PhotoVAE
 from bbans.zoo import Model
 
@@ -43,7 +44,8 @@ def sample(
     if count < 1:
         raise ValueError("at least one picture is drawn")
     shape = shape_of(model, size)
-    together = max(1, MAX_BATCH_DIMS // int(np.prod(shape)))
+    # a codec of `dense` is of one message
+    together = 1 if isinstance(model.network, DenseVAE) else max(1, MAX_BATCH_DIMS // int(np.prod(shape)))
     batches = [range(i, min(i + together, count)) for i in range(0, count, together)]
     return np.concatenate([_drawn(model, [message(seed, i) for i in batch], shape, mean) for batch in batches])
 
