@@ -104,11 +104,13 @@ class Model:
         from bbans.vae.bounds import measure
         from bbans.vae.distributions import keep_nothing
 
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            if self.float_network is None:
+        with torch.random.fork_rng(devices=[]):
+            network = self.float_network  # not made in inference mode: others may want gradients through it
+            if network is None:
                 return None
             torch.manual_seed(seed)
-            return measure(self.float_network, torch.from_numpy(np.array(pixels)), particles, keep or keep_nothing)
+            with torch.inference_mode():
+                return measure(network, torch.from_numpy(np.array(pixels)), particles, keep or keep_nothing)
 
     def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
         """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""

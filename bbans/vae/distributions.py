@@ -20,6 +20,7 @@ from bbans.vae import likelihoods
 
 BITS_OF_A_NAT = 1 / math.log(2.0)
 NORMAL_SCALES = (-9.0, 2.0)  # log2 of the least and the largest scale of a normal latent
+SAMPLES_OF_A_MEAN = 100  # where there is no other way to it
 
 
 class Distribution(Protocol):
@@ -38,6 +39,9 @@ class Posterior(Distribution, Protocol):
 
     def sample(self) -> Tensor:
         """One sample, of which gradients reach the parameters."""
+
+    def mean(self) -> Tensor:
+        """The mean of each element; by samples, if need be."""
 
 
 Draw = Callable[[str, Posterior], tuple[Tensor, Tensor]]
@@ -83,6 +87,9 @@ class Logistic:
     def sample(self) -> Tensor:
         return likelihoods.sample_logistic(*self._read())
 
+    def mean(self) -> Tensor:
+        return self._read()[0]
+
     def log2_density(self, z: Tensor) -> Tensor:
         return likelihoods.logistic_log_density(z, *self._read()) * BITS_OF_A_NAT
 
@@ -110,6 +117,9 @@ class Normal:
     def sample(self) -> Tensor:
         mean, log2_scale = self.read()
         return mean + torch.exp2(log2_scale) * torch.randn_like(mean)
+
+    def mean(self) -> Tensor:
+        return self.read()[0]
 
     def log2_density(self, z: Tensor) -> Tensor:
         return likelihoods.normal_log_density(z, *self.read()) * BITS_OF_A_NAT
@@ -156,16 +166,23 @@ class FullNormal:
 
     def sample(self) -> Tensor:
         mean, log2_scale, rows = self._read()
-        noise = torch.exp2(log2_scale) * torch.randn_like(mean)
-        z = mean[:, :0]
-        for i, row in enumerate(rows):
-            z = torch.cat([z, (mean[:, i] + noise[:, i] + (row * z).sum(1))[:, None]], 1)
-        return z
+        return self._chained(mean + torch.exp2(log2_scale) * torch.randn_like(mean), rows)
+
+    def mean(self) -> Tensor:
+        mean, _, rows = self._read()
+        return self._chained(mean, rows)
 
     def log2_density(self, z: Tensor) -> Tensor:
         mean, log2_scale, rows = self._read()
         means = torch.stack([mean[:, i] + (row * z[:, :i]).sum(1) for i, row in enumerate(rows)], 1)
         return likelihoods.normal_log_density(z, means, log2_scale) * BITS_OF_A_NAT
+
+    def _chained(self, own: Tensor, rows: list[Tensor]) -> Tensor:
+        """Elements of which each is its own part and those before it, weighted."""
+        z = own[:, :0]
+        for i, row in enumerate(rows):
+            z = torch.cat([z, (own[:, i] + (row * z).sum(1))[:, None]], 1)
+        return z
 
     def _read(self) -> tuple[Tensor, Tensor, list[Tensor]]:
         d = self.latents
@@ -190,6 +207,10 @@ class Flow:
         noise = torch.randn(len(self.params), self.latents, device=self.params.device)
         mean, log2_scale = Normal(self.step(noise, self.params)).read()
         return mean + torch.exp2(log2_scale) * noise
+
+    def mean(self) -> Tensor:
+        """By samples: it has no closed form."""
+        return torch.stack([self.sample() for _ in range(SAMPLES_OF_A_MEAN)]).mean(0)
 
     def log2_density(self, z: Tensor) -> Tensor:
         """Of any z, whose noise is found latent by latent, as a codec finds it."""
