@@ -221,5 +221,16 @@ def dense_normal(model: DenseVAE, params: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (LOG2_SCALE + params[:, 1]).clamp(likelihoods.SCALE_MIN, likelihoods.SCALE_MAX)
 
 
+def dense_mean(model: DenseVAE, params: Tensor) -> Tensor:
+    """The mean of p(x | z) [N, dims] as a share of the range of a sample, 0 to 1; of open ends, what lies within."""
+    if model.config.likelihood == "bernoulli":
+        return torch.sigmoid(params[:, 0].float())
+    if model.config.likelihood == "normal":
+        return (dense_normal(model, params)[0] / UNITS).clamp(0, 1)
+    logits, means, _ = params.float().chunk(3, 1)
+    shares = torch.softmax(logits * math.log(2.0), 1)
+    return ((128 + likelihoods.MEAN_UNIT * (shares * means).sum(1)) / 255).clamp(0, 1)
+
+
 def _cut(x: Tensor, rows: int, columns: int) -> Tensor:
     return x if x.shape[-2:] == (rows, columns) else x[..., :rows, :columns]
