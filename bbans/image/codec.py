@@ -283,10 +283,11 @@ def encode_chain(
     """Pictures of one size [n, height, width, 1 or 3] on one message, n > 0; of mode "1", their values are 0 and 1.
 
     particles: that each is coded with; `elbo` is the importance-weighted bound then. Raises `BadImage` when the model
-    takes no such pictures, and `BadModel` when it takes no particles.
+    takes no such pictures, `BadModel` when it takes no particles, and `TooLarge` when there are too many.
     """
     if particles:
         check_particles(model)
+        particles.check(pixels.size)
     dims = pixels[0].size
     depth = model.network.config.sampling.depth
     first = first_lanes(pixels.size * depth // 8)  # bilevel samples are worth less
@@ -322,7 +323,10 @@ def decode_chain(
     channels: int,
     ledger: Ledger | None = None,
 ) -> NDArray[np.uint8]:
-    """The inverse of `encode_chain`: [count, height, width, channels]. ledger: see `decode_tiles`. Raises `BadFile`."""
+    """The inverse of `encode_chain`: [count, height, width, channels]. ledger: see `decode_tiles`.
+
+    Raises `BadFile`, and `TooLarge` when there are too many particles.
+    """
     particles, at = Particles.parse(payload)
     payload = payload[at:]
     most = max(1, MAX_BATCH_DIMS // (height * width * channels))
@@ -330,6 +334,7 @@ def decode_chain(
     if particles:  # of which each picture has its own
         if not takes_particles(model):
             raise BadFile("the chain has particles, which its model does not take")
+        particles.check(count * height * width * channels)
         batches = [(1, bits, lanes) for pictures, bits, lanes in batches for _ in range(pictures)]
     message = Message.from_bytes(payload[at:], 1)
     decoded = []

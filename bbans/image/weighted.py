@@ -16,13 +16,16 @@ from torch import Tensor
 from bbans.ans import Message
 from bbans.codecs.core import Codec, Symbols
 from bbans.codecs.standins import StandIn
-from bbans.errors import BadFile
+from bbans.errors import BadFile, TooLarge
 from bbans.image.fields import read_varint, write_varint
 from bbans.image.planes import BACK, Latents, Strand, Strands
 from bbans.particles import MOST, Stacks, importance_weighted
 
 TOGETHER_DIMS = 1 << 18  # samples of all particles that go through the networks together
 WIDE = 1 << 30  # heads of stand-ins: a row is one piece
+
+MOST_SAMPLES = 1 << 30
+"""Of all particles in a chain: more are refused, which would take hours."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Particles:
 
     count: int
     coupled: bool = True
+
+    def check(self, samples: int) -> None:
+        """Raises `TooLarge` when a chain of so many samples has too many particles."""
+        if self.count * samples > MOST_SAMPLES:
+            raise TooLarge(
+                f"{self.count} particles of {samples} samples are more than {MOST_SAMPLES} together; "
+                "fewer particles or smaller groups (--group) are needed"
+            )
 
     def pack(self) -> bytes:
         """What a chain begins with: the number of its batches, which follows, is never 0."""
