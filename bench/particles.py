@@ -3,7 +3,7 @@
 `python -m bench.particles -m MODEL [DATA]... --images 500 --particles 1,5,50`: for independent particles and for
 coupled ones, `net`, `elbo` (the importance-weighted bound of the exact model, by the particles that were drawn),
 `total`, initial bits and speed of one chain of the images; every chain is decoded and compared. `iwae` is that bound of
-the float model, with as many samples.
+the float model, with as many samples, and `needed` the initial bits if the first image may not do without.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from unittest import mock
 
 import click
 import numpy as np
 
 from bbans import zoo
 from bbans.errors import BbansError
-from bbans.image.codec import check_particles, decode_chain, encode_chain
+from bbans.image.codec import CHAIN_BITS, check_particles, decode_chain, encode_chain
 from bbans.image.sheets import Pixels
 from bbans.image.weighted import Particles
 from bbans.particles import MOST
@@ -26,11 +27,14 @@ from bbans.train.stacks import Deck, load_stack
 from bench import common
 from bench.sets import SETS, Absent
 
+ALL_BITS = mock.patch("bbans.image.codec.CHAIN_BITS", CHAIN_BITS[:1])  # even where fewer, or none, are shorter
+
 
 @dataclass(frozen=True)
 class Row:
     """One chain that came back. iwae, elbo, net, initial, total: bits per dim; iwae None where the model has no float
-    weights; compress, decompress: images a second."""
+    weights; needed: initial bits of the first image, if its latents have all their bits; compress, decompress: images a
+    second."""
 
     particles: int
     coupled: bool
@@ -39,6 +43,7 @@ class Row:
     net: float
     initial: float
     total: float
+    needed: float
     compress: float
     decompress: float
 
@@ -52,12 +57,15 @@ def measured(model: zoo.Model, pixels: Pixels, particles: Particles, iwae: float
     end = perf_counter()
     if not np.array_equal(decoded, pixels):
         raise BbansError(f"{particles}: the chain gives other pixels back")
+    with ALL_BITS:
+        needed = encode_chain(model, pixels[:1], particles=particles)[1].initial
     bits = (stats.elbo or 0.0, stats.net, stats.initial, 8 * len(payload))
     return Row(
         particles.count,
         particles.coupled,
         iwae,
         *(each / pixels.size for each in bits),
+        needed=needed,
         compress=len(pixels) / (written - begin),
         decompress=len(pixels) / (end - written),
     )
@@ -114,15 +122,18 @@ def main(data: tuple[Path, ...], model: str, images: int, particles: list[int], 
         "",
         f"- `{command}`",
         f"- model {vae.name}, id {vae.id.hex()}; {common.machine_line()}; one thread",
-        f"- {len(pixels):,} images of {pixels[0].size:,} samples, in one chain; bits per dim, and bits of the chain",
+        f"- {len(pixels):,} images of {pixels[0].size:,} samples, in one chain, in bits per dim; images a second",
+        "- initial bits of the chain, which begins with fewer bits for latents, or none, if that is shorter; and needed,",
+        "  for the first image with 8 bits a latent",
         "",
         *common.table(
-            ["particles", "iwae", "elbo", "net", "total", "initial bits", "compress, images/s", "decompress"],
+            ["particles", "iwae", "elbo", "net", "total", "initial", "needed", "compress", "decompress"],
             [
                 [
                     f"{row.particles} {'coupled' if row.coupled else 'independent'}" if row.particles > 1 else "1",
                     *(common.number(value) for value in (row.iwae, row.elbo, row.net, row.total)),
                     f"{row.initial * pixels.size:,.0f}",
+                    f"{row.needed:,.0f}",
                     f"{row.compress:.1f}",
                     f"{row.decompress:.1f}",
                 ]

@@ -77,7 +77,7 @@ def test_round_trip_of_layers(coupled: bool) -> None:
         2,
         lambda above: layer(len(above), int(sum(map(np.sum, above)))),
         lambda z: layer(1, int(z[0].sum() + z[1].sum())),
-        lambda x, above: layer(len(above), int(x.sum()) + len(above)),
+        lambda x: lambda above: layer(len(above), int(x.sum()) + len(above)),
         lambda *model: importance_weighted(*model, 5, coupled=coupled),
     )
     check_codec(codec, random.integers(0, 4, 20), 4)

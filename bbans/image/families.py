@@ -6,6 +6,7 @@ Reads top down like `bbans.vae.photo` and `bbans.vae.thumbnail`: the factors of 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 from torch import Tensor
@@ -150,15 +151,23 @@ class _Thumbnail:
 
         return of_phases(dependent(self._coarser(h, level + 1), phases), size)
 
-    def _posterior(self, x: Any, above: list[list[Latents]]) -> Codec:
+    def _posterior(self, x: Any) -> Callable[[list[list[Latents]]], Codec]:
+        """q(z2 | x), and q(z1 | x, z2) given z2; x is encoded once for both, and for all that is coded with them."""
+        if not self.layers:
+            return self._prior  # which is not asked
         c, d_b = x
         level = self._level(c, 0)
         _, see_d, see_b = level.seen(d_b)
         encoded = self.net.encode(level.see_c, see_d, see_b)
-        if self.whole and not above:
-            return self.whole.posterior(self.net.infer_whole(encoded))
-        assert self.local
-        return self.local.posterior(self.net.infer_local(encoded, self._begin(above, len(c))))
+        whole = self.whole.posterior(self.net.infer_whole(encoded)) if self.whole else None
+
+        def given(above: list[list[Latents]]) -> Codec:
+            if whole and not above:
+                return whole
+            assert self.local
+            return self.local.posterior(self.net.infer_local(encoded, self._begin(above, len(c))))
+
+        return given
 
     def _begin(self, z: list[list[Latents]], count: int) -> Tensor:
         z2 = self.whole.values(z[0], self.like) if self.whole else self.like.new_zeros((count, 1, 1, 1))
