@@ -83,7 +83,7 @@ def particles_options(command: Command) -> Command:
     )(command)
     return click.option(
         "--particles",
-        type=click.IntRange(1, 4096),
+        type=click.IntRange(1, 4096),  # `bbans.particles.MOST`
         metavar="N",
         help="Draw N latents for each picture: fewer bytes, N times the work. Models for pictures of one size only.",
     )(command)
