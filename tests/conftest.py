@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 import bbans
-from bbans.errors import BadFile, ModelMissing
+from bbans.errors import BadFile, BadModel, ModelMissing
 
 settings.register_profile("bbans", deadline=None)  # a busy machine is no failure
 settings.load_profile("bbans")
@@ -53,8 +53,12 @@ def takes(model: FakeModel, height: int, width: int, mode: str) -> bool:
     return mode in ("L", "RGB")
 
 
+def check_particles(model: FakeModel) -> None:
+    raise BadModel(f"the model {model.name} takes no particles")
+
+
 def encode_tile(
-    model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False, effort: int = 5
+    model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False, effort: int = 5, particles: object = None
 ) -> tuple[bytes, FakeStats]:
     assert pixels.dtype == np.uint8 and pixels.ndim == 3
     payload = zlib.compress(pixels.tobytes(), effort)
@@ -84,7 +88,8 @@ def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     monkeypatch.setattr(libraries, "quick_size", lambda sheet: float("inf"))
     monkeypatch.setattr(libraries, "raw_size", lambda sheet, mode: 1 << 60)
     codec = types.ModuleType("bbans.image.codec")
-    vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile, decode_preview=decode_preview, takes=takes)
+    for function in (encode_tile, decode_tile, decode_preview, takes, check_particles):
+        vars(codec)[function.__name__] = function
     monkeypatch.setitem(sys.modules, "bbans.image.codec", codec)
     return codec
 

@@ -15,15 +15,18 @@ from .golden.make import (
     MODEL,
     NEWEST,
     OTHERS,
+    PARTICLES,
     PICTURES,
     THUMBNAILS,
     VERSION,
     VERSIONS,
+    WITH_PARTICLES,
     archived,
     one,
     other,
     picture,
     stack,
+    with_particles,
 )
 
 
@@ -63,6 +66,23 @@ def test_golden_chains(mode: str, name: str, tmp_path: Path) -> None:
 
     archived(mode, model, tmp_path / "again.bbansa")
     assert (tmp_path / "again.bbansa").read_bytes() == (VERSION / f"{name}.bbansa").read_bytes()
+
+
+@pytest.mark.parametrize("how", PARTICLES)
+@pytest.mark.parametrize(("mode", "name"), THUMBNAILS.items())
+def test_golden_particles(mode: str, name: str, how: str, tmp_path: Path) -> None:
+    """A picture alone, and an archive of one chain."""
+    model = zoo.load(VERSION / name, device="cpu")
+    golden, again = WITH_PARTICLES / f"{name}-{how}.bbans", tmp_path / "again.bbans"
+    assert golden.read_bytes()[4] == 2
+    assert np.array_equal(decompress_picture(golden.read_bytes(), lambda _: model).pixels, one(mode))
+    opened = archive.read(golden.with_suffix(".bbansa"))
+    archive.extract_array(opened, tmp_path / "pictures.npy", search=VERSION)
+    assert np.array_equal(np.load(tmp_path / "pictures.npy"), stack(mode)[: opened.images])
+
+    with_particles(mode, model, how, again)
+    for suffix in (".bbans", ".bbansa"):
+        assert again.with_suffix(suffix).read_bytes() == golden.with_suffix(suffix).read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["", "-few-lanes"])  # the latter by an encoder that chose fewer lanes for a chain

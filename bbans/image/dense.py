@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bbans.bitsback import bit_swap, bits_back
-from bbans.codecs.core import Codec, autoregressive, over_lanes
+from bbans.codecs.core import Codec, autoregressive, dependent, over_lanes
 from bbans.codecs.discrete import categorical, quantise, uniform
 from bbans.codecs.grid import GridNormals
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, UNIT
 from bbans.image.planes import BACK, PRIOR, Latents, Planes, Strand, Watch, rows_of
+from bbans.image.weighted import Particles, weighted
 from bbans.vae.dense import LOG2_SCALE, REACH, UNITS, Z_DIGITS, DenseVAE, see_x
 from bbans.zoo import Tables
 
@@ -35,6 +36,7 @@ SCALE_OF_Z = SCALE_OF_ONE + PER_OCTAVE * (Z_DIGITS - 4)  # the index of the tabl
 SAMPLE_LOCATIONS = UNITS * UNIT  # in the range of a sample
 LOCATIONS = REACH << Z_DIGITS  # on either side of 0
 WEIGHT_PRECISION = 24
+MORE_BITS = 8  # of what particles share than of a bin in a unit: a posterior may be 1/16 wide
 
 
 class DenseCodec:
@@ -47,12 +49,29 @@ class DenseCodec:
         self.planes = Planes(tables, network.config.sampling, 1, watch=watch)
         self.like = next(network.buffers())
 
-    def pictures(self) -> Codec:
-        """Of pictures [n, 1, h, w]."""
+    def pictures(self, particles: Particles | None) -> Codec:
+        """Of pictures [n, 1, h, w]; with particles, of one."""
+        if particles:
+            return weighted(particles, MORE_BITS)(*self._joint())
         layers: list[tuple[Callable[[Any], Codec], Callable[[Any], Codec]]] = [(self.likelihood, self.posterior)]
         if len(self.net.config.latents) > 1:
             layers.append((self.prior_of_lower, self.posterior_of_upper))
         return bit_swap(self.prior(), layers)
+
+    def _joint(self) -> tuple[Codec, Callable[[Any], Codec], Callable[[Any], Codec]]:
+        """Prior, likelihood and posterior of z, or of (z1, z2), which are both popped before x is pushed."""
+        if len(self.net.config.latents) == 1:
+            return self.prior(), self.likelihood, self.posterior
+        downwards = dependent(self.prior(), self.prior_of_lower)
+        prior = Codec(
+            lambda strands, z: downwards.push(strands, z[::-1]),
+            lambda strands: downwards.pop(strands)[::-1],
+        )
+        return (
+            prior,
+            lambda z: self.likelihood(z[0]),
+            lambda x: dependent(self.posterior(x), self.posterior_of_upper),
+        )
 
     def likelihood(self, z: Latents) -> Codec:
         """p(x | z), or p(x | z1)."""

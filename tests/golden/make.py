@@ -17,9 +17,11 @@ from PIL import Image
 from bbans import archive, zoo
 from bbans.image.modes import MODES
 from bbans.image.picture import Picture, compress_picture
+from bbans.image.weighted import Particles
 
 HERE = Path(__file__).parent
 VERSIONS = ("v0", "v1")  # of files; models, and archives, whose version is 0, are in the first
+WITH_PARTICLES = HERE / "v2"  # which no other file needs
 VERSION = HERE / "v0"
 NEWEST = HERE / VERSIONS[-1]
 MODEL = VERSION / "tiny"
@@ -27,6 +29,7 @@ MODEL = VERSION / "tiny"
 PICTURES = (("photo-rgb", 45, 67, 3), ("photo-grey", 40, 64, 1), ("one-pixel", 1, 1, 3), ("column", 19, 1, 1))
 # names of models for pictures of one size, by mode; each writes an archive and a file of one picture
 THUMBNAILS = {"RGB": "tiny-rgb", "1": "tiny-bilevel"}
+PARTICLES = {"coupled": Particles(5), "independent": Particles(3, coupled=False)}  # by those, too
 # of other modes, and what else they hold: by libraries, whose bytes may change, and by the model
 OTHERS = {
     "bilevel": ("1", {}),
@@ -78,6 +81,15 @@ def one(mode: str) -> NDArray[np.uint8]:
 def archived(mode: str, model: zoo.Model, file: Path) -> None:
     """Write `stack(mode)` in two groups."""
     archive.create(file, [stack(mode)], model=model, group=COUNT // 2)
+
+
+def with_particles(mode: str, model: zoo.Model, how: str, file: Path) -> None:
+    """Write the first pictures of `stack(mode)`: one to a file, some to an archive beside it."""
+    particles = PARTICLES[how]
+    data, _ = compress_picture(Picture(one(mode), mode), model, by_model=True, particles=particles)
+    file.write_bytes(data)
+    some = stack(mode)[: COUNT // 12]
+    archive.create(file.with_suffix(".bbansa"), [some], model=model, particles=particles)
 
 
 def write_model(folder: Path) -> None:
@@ -153,6 +165,10 @@ def main() -> None:
         write(name, Picture(one(mode), mode), model(name))
         if not (VERSION / f"{name}.bbansa").exists():
             archived(mode, model(name), VERSION / f"{name}.bbansa")
+        WITH_PARTICLES.mkdir(exist_ok=True)
+        for how in PARTICLES:
+            if not (file := WITH_PARTICLES / f"{name}-{how}.bbans").exists():
+                with_particles(mode, model(name), how, file)
 
 
 if __name__ == "__main__":
