@@ -21,8 +21,10 @@ from bbans.codecs.core import Codec, autoregressive, over_lanes
 from bbans.codecs.discrete import categorical, quantise, uniform
 from bbans.codecs.grid import GridNormals
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, UNIT
+from bbans.errors import BadFile
 from bbans.image.planes import BACK, PRIOR, Latents, Planes, Strand, Watch, rows_of
 from bbans.vae.dense import LOG2_SCALE, REACH, UNITS, Z_DIGITS, DenseVAE, see_x
+from bbans.vae.distributions import NORMAL_SCALES
 from bbans.zoo import Tables
 
 Int32 = NDArray[np.int32]
@@ -35,6 +37,7 @@ SCALE_OF_Z = SCALE_OF_ONE + PER_OCTAVE * (Z_DIGITS - 4)  # the index of the tabl
 SAMPLE_LOCATIONS = UNITS * UNIT  # in the range of a sample
 LOCATIONS = REACH << Z_DIGITS  # on either side of 0
 WEIGHT_PRECISION = 24
+MOST_BITS = Z_DIGITS - 1  # of a unit of latents: then the middles of bins are locations
 
 
 class DenseCodec:
@@ -132,7 +135,7 @@ class DenseCodec:
 
         def pop(strands: Sequence[Strand]) -> Latents:
             (strand,) = strands
-            bits = strand.latent_bits or 0
+            bits = _bits(strand)
             bins = of(strand, bits).pop(strand.message)
             return Latents(self.count, bits, np.concatenate(bins) if bins else np.zeros(0, np.int64))
 
@@ -207,7 +210,7 @@ class DenseCodec:
 
         def pop(strands: Sequence[Strand]) -> Latents:
             (strand,) = strands
-            return of(strand).pop(strands) if strand.latent_bits else Latents(self.count, 0, np.zeros(0, np.int64))
+            return of(strand).pop(strands) if _bits(strand) else Latents(self.count, 0, np.zeros(0, np.int64))
 
         return Codec(push, pop)
 
@@ -259,7 +262,16 @@ def _told(codec: Codec, enter: Callable[[Int64], None]) -> Codec:
 
 def _index(scale: Int64) -> Int64:
     """Of the table for scales of latents in 1/8 of octaves, 0 being 1."""
-    return np.clip(SCALE_OF_Z + scale, 0, SCALES - 1)
+    least, most = NORMAL_SCALES
+    return SCALE_OF_Z + np.clip(scale, int(PER_OCTAVE * least), int(PER_OCTAVE * most))
+
+
+def _bits(strand: Strand) -> int:
+    """Of a latent, as the decoder is told. Raises `BadFile`."""
+    bits = strand.latent_bits or 0
+    if bits > MOST_BITS:
+        raise BadFile("the chain's head is impossible")
+    return bits
 
 
 def _scale_index(share: float) -> int:
