@@ -17,7 +17,7 @@ from bench import common
 from bench.lab.models import Lab
 from bench.sets import Absent
 
-EXPERIMENTS = ("one_bit",)
+EXPERIMENTS = ("ladder", "one_bit")
 PAGES = common.ROOT / "docs" / "lab"
 
 
