@@ -37,6 +37,7 @@ PRIORS = ("normal", "vamp")
 DEPTHS = (1, 8, 12)
 UNITS = 256  # of a likelihood's scale, in the range of a sample
 LOG2_SCALE = 4.0  # log2 of the scale, in units, of a normal likelihood whose parameter is 0
+SHARES = 2.0**-12, 0.625  # of the range: the least and the largest scale that a recipe may name; tables end there
 MOST_UNITS, MOST_LATENTS, MOST_FULL, MOST_SAMPLES = 1 << 12, 1 << 10, 16, 1 << 16
 
 
@@ -94,8 +95,8 @@ class DenseConfig:
             raise BadModel(f"components: those of a VampPrior, up to {MOST_UNITS}; not {self.components}")
         if self.prior == "vamp" and self.posterior != "diagonal":
             raise BadModel("a VampPrior is of diagonal posteriors")
-        if not isinstance(self.scale, float) or not 0 <= self.scale < 1 or (self.scale and self.likelihood != "normal"):
-            raise BadModel(f"scale: of a normal likelihood, as a share of the range, below 1; not {self.scale}")
+        if self.scale != 0 and (self.likelihood != "normal" or not SHARES[0] <= self.scale <= SHARES[1]):
+            raise BadModel(f"scale: of a normal likelihood, {SHARES[0]} to {SHARES[1]} of the range; not {self.scale}")
 
     @property
     def samples(self) -> int:

@@ -19,7 +19,10 @@ from torch import Tensor
 from bbans.vae import likelihoods
 
 BITS_OF_A_NAT = 1 / math.log(2.0)
-NORMAL_SCALES = (-9.0, 2.0)  # log2 of the least and the largest scale of a normal latent
+NORMAL_SCALES = (-9.0, 0.5)  # log2 of the least and the largest scale of a normal latent
+NORMAL_MEANS = (
+    5.0  # the largest mean on either side: latents of a learnt prior would drift off the grid that codes them
+)
 SAMPLES_OF_A_MEAN = 100  # where there is no other way to it
 
 
@@ -127,7 +130,7 @@ class Normal:
     def read(self) -> tuple[Tensor, Tensor]:
         """Means and log2-scales."""
         mean, log2_scale = self.params.float().chunk(2, 1)
-        return mean, log2_scale.clamp(*NORMAL_SCALES)
+        return mean.clamp(-NORMAL_MEANS, NORMAL_MEANS), log2_scale.clamp(*NORMAL_SCALES)
 
 
 class StandardNormal:
@@ -188,7 +191,7 @@ class FullNormal:
         d = self.latents
         mean, log2_scale, chain = self.params.float().split([d, d, d * (d - 1) // 2], 1)
         rows = [chain[:, i * (i - 1) // 2 : i * (i + 1) // 2] for i in range(d)]
-        return mean, log2_scale.clamp(*NORMAL_SCALES), rows
+        return mean.clamp(-NORMAL_MEANS, NORMAL_MEANS), log2_scale.clamp(*NORMAL_SCALES), rows
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def run(lab: Lab) -> Page:
                     f"n = {n}, {kind}: net against −ELBO of the latents coded, bits a sample",
                     c.per_picture("elbo"),
                     c.per_picture("net"),
-                    0.001 + 0.001 * c.per_picture("elbo"),
+                    0.001 + (0.02 if n > 1 else 0.001) * c.per_picture("elbo"),
                 )
                 for kind, by_n in found.items()
                 for n, c in by_n.items()
