@@ -20,9 +20,7 @@ from bbans.vae import likelihoods
 
 BITS_OF_A_NAT = 1 / math.log(2.0)
 NORMAL_SCALES = (-9.0, 0.5)  # log2 of the least and the largest scale of a normal latent
-NORMAL_MEANS = (
-    5.0  # the largest mean on either side: latents of a learnt prior would drift off the grid that codes them
-)
+NORMAL_MEANS = 5.0  # the largest on either side: latents of a learnt prior would drift off the grid that codes them
 SAMPLES_OF_A_MEAN = 100  # where there is no other way to it
 
 

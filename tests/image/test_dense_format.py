@@ -205,8 +205,11 @@ class Decoder:
     # -- latents
 
     def grid(self, mean: int, scale: int, bits: int, floor: int) -> Grid:
-        i = 76 + clip(scale, -72, 16)
+        i = 76 + clip(scale, -72, 4)
         return Grid(self.normal, -4096, 1 << 9 - bits, 1 << 4 + bits, mean, i, floor)
+
+    def mean(self, parameter: int) -> int:
+        return clip(parameter, -2560, 2560)
 
     def location(self, k: int, bits: int) -> int:
         w = 1 << 9 - bits
@@ -218,7 +221,7 @@ class Decoder:
         def given(j: int, before: list[list[int]]) -> list[Grid]:
             out = []
             for n, row in enumerate(p.tolist()):
-                mean = row[j]
+                mean = self.mean(row[j])
                 if len(row) > 2 * d:
                     pairs = (row[2 * d + j * (j - 1) // 2 + k] * self.location(before[k][n], bits) for k in range(j))
                     mean += sum(pairs) >> 8
@@ -232,7 +235,7 @@ class Decoder:
             e = np.zeros((len(context), d), np.int64)
             for latent in range(j + 1):
                 p = self.params("flow", self.layer("see_noise", e, 0, 4095, context)).tolist()
-                grids = [self.grid(row[latent], row[d + latent], bits, 0) for row in p]
+                grids = [self.grid(self.mean(row[latent]), row[d + latent], bits, 0) for row in p]
                 if latent == j:
                     return grids
                 for n, grid in enumerate(grids):
@@ -269,8 +272,8 @@ class Decoder:
             for row in p.tolist():
                 total = 0
                 for j in range(d):
-                    i = 76 + clip(row[d + j], -72, 16)
-                    t = (self.location(z[j][n], bits) - row[j]) * self.exp2[2 * i] >> 8
+                    i = 76 + clip(row[d + j], -72, 4)
+                    t = (self.location(z[j][n], bits) - self.mean(row[j])) * self.exp2[2 * i] >> 8
                     total -= (11819 * t * t >> 25) + 2 * i
                 logs.append(total)
             w = [self.exp2[min(257, max(logs) - one)] for one in logs]

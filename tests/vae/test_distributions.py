@@ -11,6 +11,7 @@ from torch import Tensor, distributions
 from bbans.vae.dense import DenseVAE
 from bbans.vae.distributions import (
     BITS_OF_A_NAT,
+    NORMAL_MEANS,
     NORMAL_SCALES,
     STANDARD_LOGISTIC,
     Flow,
@@ -61,9 +62,10 @@ def test_the_normal_is_that_of_torch() -> None:
     torch.testing.assert_close(StandardNormal().log2_density(z), bits(distributions.Normal(0.0, 1.0).log_prob(z)))
 
 
-def test_scales_are_clamped() -> None:
-    far = torch.tensor([[0.0, 0.0, -99.0, 99.0]])
-    at = torch.tensor([[0.0, 0.0, *NORMAL_SCALES]])
+def test_means_and_scales_are_clamped() -> None:
+    """To where the grid is that codes them."""
+    far = torch.tensor([[-99.0, 99.0, -99.0, 99.0]])
+    at = torch.tensor([[-NORMAL_MEANS, NORMAL_MEANS, *NORMAL_SCALES]])
     z = torch.tensor([[0.001, 3.0]])
     assert torch.equal(Normal(far).log2_density(z), Normal(at).log2_density(z))
     assert torch.equal(Normal(far).read()[1], at[:, 2:])
