@@ -17,7 +17,7 @@ from bench import common
 from bench.lab.models import Lab
 from bench.sets import Absent
 
-EXPERIMENTS = ("ladder", "one_bit")
+EXPERIMENTS = ("channel", "ladder", "one_bit", "toy_2d")
 PAGES = common.ROOT / "docs" / "lab"
 
 
