@@ -101,6 +101,18 @@ class Message:
         """A message that holds nothing: every head at 2^31. With a seed, popping more than was pushed pads."""
         return cls(np.full(shape, _L, np.uint64), Words(seed=seed))
 
+    @classmethod
+    def random(cls, lanes: int, *, seed: int) -> Message:
+        """Random bits of a seed, without end, as much that was pushed would look: to pop from it is to draw.
+
+        Heads have every bit length from 32 to 63 equally often, as `resize` has it. The seed is of 64 bits.
+        """
+        few, high, low = padding(seed, 0, 3 * lanes).astype(np.uint64).reshape(3, lanes)
+        longest = (np.uint64(1) << np.uint64(63)) | (high << np.uint64(31)) | (low >> np.uint64(1))
+        words = Words(seed=seed)
+        words.padding = 3 * lanes  # the heads took those
+        return cls(longest >> (np.uint64(1) + (few >> np.uint64(27))), words)
+
     def lanes(self, view: Any) -> Message:
         """The message that consists of `heads[view]`; `view` must be a basic index, so that it is no copy."""
         heads = self.heads[view]

@@ -195,6 +195,22 @@ def test_padding_is_one_sequence_however_it_is_taken() -> None:
     assert padding(0, 0, 3).tolist() == [0xE220A839, 0x6E789E6A, 0x06C45D18]  # SplitMix64 from 0, high halves
 
 
+def test_random_bits_look_like_a_message_and_never_end() -> None:
+    message = Message.random(4000, seed=3)
+    lengths = np.floor(np.log2(message.heads.astype(np.float64))).astype(int)
+    counts = np.bincount(lengths - 31, minlength=32)
+    assert len(counts) == 32 and counts.min() > 60 and counts.max() < 210  # 125 of each
+    digits, commit = message.pop(8)
+    assert abs(digits.mean() - 127.5) < 5 and len(np.unique(digits)) == 256
+    commit(digits, 1)
+    heads, words = message.heads.copy(), message.words.padding
+    np.testing.assert_array_equal(message.words.take(5), padding(3, words, 5))
+    other = Message.random(4000, seed=3)
+    other.pop(8)[1](digits, 1)
+    np.testing.assert_array_equal(other.heads, heads)
+    assert (Message.random(4000, seed=4).heads != Message.random(4000, seed=3).heads).all()
+
+
 def test_only_an_empty_message_is_initial() -> None:
     message = Message.empty(2)
     assert message.is_initial()

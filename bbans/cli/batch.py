@@ -19,12 +19,20 @@ from typing import Any, TypeVar
 
 import click
 
-from bbans.cli.shared import Stop, any_path, complain, explain, say, say_json
+from bbans.cli.shared import (
+    STREAM,
+    Stop,
+    any_path,
+    check_stream,
+    complain,
+    explain,
+    say,
+    say_json,
+    write_stream,
+)
 from bbans.errors import BadOutput, BbansError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-STREAM = "-"  # standard input or output, among paths
-
 
 jobs_option = click.option(
     "-j",
@@ -186,8 +194,7 @@ class Batch:
         from bbans.image.files import check_output
 
         if self.to_stream:
-            if sys.stdout.isatty():
-                raise BadOutput("standard output is a terminal, which shows no such bytes; -o names a file")
+            check_stream()
             return None
         if self.output is None:
             target = (source.path.parent if source.path else Path()) / name
@@ -208,14 +215,7 @@ class Batch:
         from bbans.image.files import write_bytes
 
         if task.target is None:
-            stream = sys.stdout.buffer
-            try:
-                stream.write(data)
-                stream.flush()
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise BadOutput(f"standard output: cannot be written: {error.strerror or error}") from error
+            write_stream(data)
         else:
             write_bytes(task.target, data, force=self.force, like=task.source.path)
         if self.remove and not keep and task.source.path is not None:

@@ -19,6 +19,7 @@ from bbans.cli.decompress import decompress, test
 from bbans.cli.eval import evaluate
 from bbans.cli.heatmap import heatmap
 from bbans.cli.info import info, models
+from bbans.cli.sample import sample
 from bbans.cli.shared import Stop, complain, explain
 from bbans.cli.train import train
 from bbans.errors import BbansError
@@ -33,7 +34,7 @@ def cli(debug: bool) -> None:
     keep_large_buffers()
 
 
-for _command in (compress, decompress, info, test, heatmap, archive, models, evaluate, train):
+for _command in (compress, decompress, info, test, heatmap, sample, archive, models, evaluate, train):
     cli.add_command(_command)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bbans.errors import BbansError
+from bbans.errors import BadOutput, BbansError
 from bbans.image.container import MAX_PIXELS
 
 if TYPE_CHECKING:
     from bbans.zoo import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+STREAM = "-"  # standard input or output, among paths
 
 
 _CONTROL = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f]")  # Unicode's category Cc, without the end of a line
@@ -101,6 +103,27 @@ def explain(error: BaseException) -> str:
 def _printable(text: str) -> str:
     """Names of files, and what files say, may be no text at all, or tell a terminal what to do."""
     return _CONTROL.sub("\ufffd", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+# -- standard output ---------------------------------------------------------------------------------------------------
+
+
+def check_stream() -> None:
+    """Raises `BadOutput` when standard output takes no data."""
+    if sys.stdout.isatty():
+        raise BadOutput("standard output is a terminal, which shows no such bytes; -o names a file")
+
+
+def write_stream(data: bytes) -> None:
+    """Data to standard output. Raises `BadOutput`, or `BrokenPipeError` when nobody reads on."""
+    stream = sys.stdout.buffer
+    try:
+        stream.write(data)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BadOutput(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------

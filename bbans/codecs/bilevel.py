@@ -35,6 +35,10 @@ class Bernoullis:
         table = np.full(len(self.logits), SCALE_OF_ONE, np.int32)
         return self.tables.interpolated(self.logits, table, 0) * ((1 << PRECISION) - 2) // MASS + 1
 
+    def mean(self) -> NDArray[np.float64]:
+        """P(1) [n], as it is coded: the same everywhere."""
+        return self.freqs / (1 << PRECISION)
+
     def row_codec(self) -> Codec:
         """All n symbols over the lanes of a message."""
         return over_lanes(lambda part: bernoulli(self.freqs[part], PRECISION), len(self))

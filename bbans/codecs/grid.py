@@ -90,6 +90,10 @@ class GridNormals:
 
         return over_lanes(codec_of, len(self))
 
+    def mean(self) -> NDArray[np.float64]:
+        """The bin [n] in which each mean lies, real-valued: of a bin's middle, its number."""
+        return np.clip((self.means - self.first) / self.step - 0.5, 0, self.count - 1)
+
     def log2_prob(self, i: NDArray[Any]) -> NDArray[np.float64]:
         """log2 of the bins' probabilities, real-valued, of the same parameters: what `elbo` counts."""
         inverse = 1 / (UNIT * scale_of(self.scales))

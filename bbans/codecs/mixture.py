@@ -102,6 +102,18 @@ class Mixture:
         weights, means, scales = self.weights.take(i, 1), self.means.take(i, 1), self.scales.take(i, 1)
         return Mixture(self.tables, weights, means, scales, self.lo, self.hi)
 
+    def mean(self) -> NDArray[np.float64]:
+        """The means [n] of the distributions as they are coded: made of the intervals, and so the same everywhere.
+
+        E[x] = lo + the sum of P(X >= x) over x > lo. It takes some hundred times as long as `interval`.
+        """
+        above = np.zeros(len(self), np.int64)
+        for part in _blocks(len(self)):
+            search = _Search(self[part])
+            for x in range(1, search.count):
+                above[part] += (1 << PRECISION) - search.cdf(np.full(len(above[part]), x, np.int32))
+        return self.lo + above / (1 << PRECISION)
+
     def log2_prob(self, x: NDArray[Any]) -> NDArray[np.float64]:
         """log2 P(x) with real-valued probabilities of the same parameters: what `elbo` counts.
 

@@ -128,6 +128,8 @@ class DenseCodec:
 
         def push(strands: Sequence[Strand], z: Latents) -> None:
             (strand,) = strands
+            if part == BACK and strand.draws:
+                return
             of(strand, z.bits).push(strand.message, list(z.bins.reshape(-1, self.count)) if z.bits else [])
 
         def pop(strands: Sequence[Strand]) -> Latents:

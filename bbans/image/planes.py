@@ -47,6 +47,7 @@ Ledger = dict[str, float]
 LIKELIHOOD, PRIOR, BACK, CODES = "likelihood", "prior", "bits back", "codes"  # bits back are negative
 Likelihood = Mixture | Bernoullis | GridNormals
 INITIAL = "initial"  # of decoders only, and no part of −ELBO
+DRAW_PIXELS, DRAW_MEANS = "pixels", "means"
 Strands = Any  # Sequence[Strand]; combinators take it for a Message
 
 
@@ -55,7 +56,9 @@ class Strand:
     """A message and the pictures on it, with what the codecs must know of it.
 
     latent_bits: None: not chosen yet; ledger: what its parts took so far, None if that isn't wanted; schedule, rows: of
-    lanes that grow while the first rows are pushed.
+    lanes that grow while the first rows are pushed; draws: what is popped is drawn from the model, and never pushed:
+    latents are not put back, and of DRAW_MEANS pixels are not popped, but are the means of what they would be popped
+    with.
     """
 
     message: Message
@@ -64,6 +67,7 @@ class Strand:
     ledger: Ledger | None
     schedule: Schedule | None = None
     rows: list[list[tuple[int, int, int]]] = field(default_factory=list)
+    draws: str | None = None
 
     def pays(self, part: str, bits: float) -> None:
         """Add to the ledger, if there is one."""
@@ -126,7 +130,7 @@ class Layer:
 
         def push(strands: Sequence[Strand], z: list[Latents]) -> None:
             for strand, part, latents in zip(strands, parts_of(strands), z, strict=True):
-                if latents.bits:
+                if latents.bits and not strand.draws:
                     q = of(part, latents.bits)
                     q.row_codec().push(strand.message, latents.bins)
                     enter(strand, q, latents.bins)
@@ -373,12 +377,16 @@ class Planes:
             rows = []
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
                 mine = likelihood[part]
+                if strand.draws == DRAW_MEANS:
+                    rows.append(np.floor(mine.mean() * step + 0.5).astype(np.int32))
+                    continue
                 if grows is None or strand.schedule is None or not isinstance(mine, Mixture):
-                    rows.append(mine.row_codec().pop(strand.message))
+                    symbols = mine.row_codec().pop(strand.message)
                 else:
-                    rows.append(strand.schedule.pop(strand.message, mine, strand.rows[grows]))
-                enter(strand, mine, rows[-1])
-            return torch.from_numpy(np.concatenate(rows) * step).to(like).reshape(-1, 1, *size) - base
+                    symbols = strand.schedule.pop(strand.message, mine, strand.rows[grows])
+                rows.append(symbols * step)
+                enter(strand, mine, symbols)
+            return torch.from_numpy(np.concatenate(rows)).to(like).reshape(-1, 1, *size) - base
 
         return Codec(push, pop)
 
@@ -387,6 +395,7 @@ class LevelCodec:
     """Codecs of the phases of one level, given C [n, samples, h, w], of pictures of `size`; depth: 0 is the finest."""
 
     def __init__(self, planes: Planes, nets: Phases, c: Tensor, size: Size, depth: int) -> None:
+        c = planes.sampling.decided(c)
         self.planes, self.nets, self.c, self.size, self.depth = planes, nets, c, size, depth
         height, width = size
         self.size_d, self.size_b = (height // 2, width // 2), (c.shape[-2], width // 2)
@@ -399,7 +408,7 @@ class LevelCodec:
         h = self.nets.features_d(self.see_c, told_d)
 
         def b_given(d: Tensor) -> Codec:
-            full = lattice.fill(d, self.c)
+            full = self._full(d)
             h_b = self.nets.features_b(h, lattice.residual(full, self.prediction_d), told_b)
             return self._phase("b", h_b, lattice.predict_b(self.c, full), self.size_b)
 
@@ -407,7 +416,7 @@ class LevelCodec:
 
     def seen(self, d_b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """D at the size of C, and what networks see of D and of B."""
-        full_d, full_b = (lattice.fill(phase, self.c) for phase in d_b)
+        full_d, full_b = (self._full(phase) for phase in d_b)
         prediction_b = lattice.predict_b(self.c, full_d)
         return full_d, lattice.residual(full_d, self.prediction_d), lattice.residual(full_b, prediction_b)
 
@@ -416,6 +425,10 @@ class LevelCodec:
         full_d, see_d, see_b = self.seen(d_b)
         h = self.nets.features_e(self.see_c, see_d, see_b, told_e)
         return self._phase("e", h, lattice.predict_e(self.c, full_d), self.size_e, grows=grows)
+
+    def _full(self, phase: Tensor) -> Tensor:
+        """D or B at the size of C, as networks see them."""
+        return lattice.fill(self.planes.sampling.decided(phase), self.c)
 
     def _phase(self, phase: str, features: Tensor, prediction: Tensor, size: Size, *, grows: bool = False) -> Codec:
         fits = self.planes.fits.phase(self.depth, phase, size[0] * size[1])

@@ -87,11 +87,18 @@ class Sampling:
         return torch.cat([x, *[torch.zeros_like(x)] * (self.samples - 1)], 1) if self.samples > 1 else x
 
     def pixels(self, planes: Tensor, channels: int) -> Tensor:
-        """The inverse of `planes`: uint8 [N, h, w, channels], or int32 for samples of more than 8 bits."""
+        """The inverse of `planes`: uint8 [N, h, w, channels], or int32 for samples of more than 8 bits.
+
+        What a model draws may be no picture: RGB is clipped.
+        """
         x = planes.to(torch.int32)
-        x = COLOURS[self.colour].to_rgb(x) if channels == 3 else x[:, :1]
+        x = COLOURS[self.colour].to_rgb(x).clamp(0, 255) if channels == 3 else x[:, :1]
         x = x.permute(0, 2, 3, 1)
         return (x >> (8 - self.depth)).to(torch.uint8) if self.depth <= 8 else x
+
+    def decided(self, x: Tensor) -> Tensor:
+        """Planes as networks see them: of a bilevel sample that is a mean, between 0 and 255, the likelier value."""
+        return 255 * (x >= 128).to(x) if self.bilevel else x
 
     def range(self, channel: int) -> tuple[int, int]:
         """Of what is coded of a channel, after `base` is added."""

@@ -17,7 +17,7 @@ from bench import common
 from bench.lab.models import Lab
 from bench.sets import Absent
 
-EXPERIMENTS = ("one_bit", "mse_is_no_likelihood", "simple_vae")
+EXPERIMENTS = ("ladder", "one_bit", "mse_is_no_likelihood", "simple_vae")
 PAGES = common.ROOT / "docs" / "lab"
 
 

@@ -32,7 +32,7 @@ Pixels = NDArray[Any]
 Sample = Callable[[int, np.random.Generator], Pixels]
 """(count, random) -> so many pictures [count, h, w, channels]."""
 HELD_OUT, CALIBRATION = 1000, 2000
-CHAIN = 10_000  # pictures on one message
+CHAIN_DIMS = 8_000_000  # samples on one message
 
 ADAM = Recipe(optimiser="adam", learning_rate=1e-3, batch=200, warmup=100, ema=0.999, clip=10.0)
 
@@ -146,8 +146,9 @@ def coded(model: zoo.Model, pixels: Pixels, particles: int = 1) -> Coded:
     Raises `BbansError` when other pixels come back.
     """
     elbo_bits = net = initial = total = 0.0
-    for begin in range(0, len(pixels), CHAIN):
-        some = pixels[begin : begin + CHAIN]
+    at_once = max(1, CHAIN_DIMS // pixels[0].size)
+    for begin in range(0, len(pixels), at_once):
+        some = pixels[begin : begin + at_once]
         payload, stats = encode_chain(model, some, want_elbo=True)
         if not np.array_equal(decode_chain(model, payload, *some.shape), some):
             raise BbansError(f"{model.name}: other pixels come back")

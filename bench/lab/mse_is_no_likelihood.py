@@ -101,7 +101,8 @@ def run(lab: Lab) -> Page:
             "mixture": row("mass, 3 logistics", "as trained", trained(lab, Net("logistic", mixtures=3))),
         }
     marks = {"σ² = MSE of the first": fitted, "σ² = ½": HALF}
-    plots.lines(lab.pages / FIGURE, SCALES, curves, of=("σ, share of the range", "−ELBO, bits per dim"), marks=marks)
+    of = "σ, share of the range", "−ELBO, bits per dim"
+    plots.lines(lab.pages / FIGURE, SCALES, curves, of=of, marks=marks, top=8.0)
     return Page(
         title="An MSE is no likelihood",
         question=QUESTION,

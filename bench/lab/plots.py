@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 WIDTH, HEIGHT, DPI = 3.2, 2.6, 110  # of one panel, in inches
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of logarithmic axes
 
 Floats = NDArray[np.floating[Any]]
 
@@ -45,15 +46,18 @@ def against_normal(path: Path, z: Floats, densities: Mapping[str, Floats]) -> No
 
 
 def lines(
-    path: Path, x: Floats, curves: Mapping[str, Floats], *, of: tuple[str, str], marks: Mapping[str, float]
+    path: Path, x: Floats, curves: Mapping[str, Floats], *, of: tuple[str, str], marks: Mapping[str, float], top: float
 ) -> None:
-    """Curves over a logarithmic x. of: what x and y are; marks: vertical lines, by their names."""
+    """Curves over a logarithmic x. of: what x and y are; marks: vertical lines, by their names; top: where y ends."""
     figure, axes = plt.subplots(figsize=(2 * WIDTH, 1.3 * HEIGHT), layout="constrained")
     for name, y in curves.items():
         axes.plot(x, y, label=name)
     for (name, at), style in zip(marks.items(), ("--", ":", "-."), strict=False):
         axes.axvline(at, color="black", linestyle=style, linewidth=1, label=name)
-    axes.set(xscale="log", xlabel=of[0], ylabel=of[1])
+    axes.set(xscale="log", xlabel=of[0], ylabel=of[1], ylim=(0, top))
+    ticks = [tick for tick in TICKS if x[0] <= tick <= x[-1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
     axes.legend(fontsize="small")
     save(figure, path)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bbans import zoo
-from bbans.vae.dense import UNITS, X_DIGITS, DenseVAE, see_x
+from bbans.image.sampling import sample
+from bbans.vae.dense import X_DIGITS, DenseVAE, see_x
 from bbans.vae.distributions import Normal
 from bbans.vae.families import picture_planes
-from bbans.vae.objectives import dense_normal
 from bench import sets
 from bench.lab import plots
 from bench.lab.digits import (
@@ -161,8 +161,9 @@ def drawn(lab: Lab, nets: dict[str, Row], pca: dict[int, PCA], test: Pixels, lab
     rows |= {f"PCA: d = {d}": each.reconstructed(test[:SHOWN])[..., 0] for d, each in pca.items()}
     plots.picture_rows(lab.pages / RECONSTRUCTIONS, rows)
     latent_map(lab, float_network(nets[SIMPLE_2].model), test, labels)
-    ancestral, means = samples(float_network(nets[SIMPLE_20].model), SAMPLES)
-    plots.sheets(lab.pages / DRAWN, {"ancestral": ancestral, "μ": means})
+    model = nets[SIMPLE_20].model
+    samples = {"ancestral": sample(model, SAMPLES), "μ": sample(model, SAMPLES, mean=True)}
+    plots.sheets(lab.pages / DRAWN, {name: as_sheet(pictures[..., 0]) for name, pictures in samples.items()})
 
 
 def latent_map(lab: Lab, network: DenseVAE, test: Pixels, labels: NDArray[np.uint8]) -> None:
@@ -172,25 +173,14 @@ def latent_map(lab: Lab, network: DenseVAE, test: Pixels, labels: NDArray[np.uin
         z = Normal(network.infer(see_x(x, 8) * 2.0**-X_DIGITS)).read()[0].double().numpy()
         line = torch.linspace(-REACH, REACH, MAP)
         places = torch.stack(torch.meshgrid(line, line.flip(0), indexing="xy"), -1).reshape(-1, 2)
-        decoded = as_sheet(network, seen(network, places)[0])
+        decoded = as_sheet(seen(network, places)[0].reshape(-1, *test.shape[1:3]))
     plots.latent_map(lab.pages / LATENTS, z, labels, decoded, REACH)
 
 
-def samples(network: DenseVAE, count: int) -> tuple[Floats, Floats]:
-    """Pictures as a sheet: x of p(x | z), rounded and clipped as it would be coded, and μ of the same z."""
-    random = torch.Generator().manual_seed(3)
-    with torch.inference_mode():
-        z = torch.randn(count, network.config.latents[0], generator=random)
-        mean, log2_scale = dense_normal(network, network.decode(z))
-        x: Tensor = mean + torch.exp2(log2_scale) * torch.randn(mean.shape, generator=random)
-        pictures = x.floor().clamp(0, UNITS - 1).double().numpy()
-        return as_sheet(network, pictures), as_sheet(network, seen(network, z)[0])
-
-
-def as_sheet(network: DenseVAE, pictures: Floats) -> Floats:
-    """[n squared, dims] as [n, n, h, w]."""
+def as_sheet(pictures: NDArray[Any]) -> NDArray[Any]:
+    """[n squared, h, w] as [n, n, h, w]."""
     side = round(len(pictures) ** 0.5)
-    return pictures.reshape(side, side, network.config.height, network.config.width)
+    return pictures.reshape(side, side, *pictures.shape[1:])
 
 
 def claims(nets: dict[str, Row], pca: dict[int, PCA], test: Pixels, quick: bool) -> Sequence[Claim]:

@@ -43,6 +43,12 @@ def test_what_is_counted_is_what_is_coded(tables: ScaleTables, logit: int) -> No
         assert min(counted) == pytest.approx(2.0**-PRECISION, rel=0.01) and min(coded, 1 - coded) == 2.0**-PRECISION
 
 
+def test_the_mean_is_the_probability_of_1(tables: ScaleTables) -> None:
+    codec = Bernoullis(tables, np.array([-(1 << 14), 0, 16, 1 << 14], np.int32))
+    wanted = [2.0**-PRECISION, 0.5, 1 / (1 + np.exp(-1)), 1 - 2.0**-PRECISION]
+    np.testing.assert_allclose(codec.mean(), wanted, atol=1e-5)
+
+
 def test_parts_are_the_whole(tables: ScaleTables) -> None:
     codec, x = drawn(tables, 50, 2.0)
     whole, parts = random_message(50, words=50), random_message(50, words=50)

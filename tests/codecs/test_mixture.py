@@ -131,6 +131,12 @@ def test_log2_prob_has_the_floor_of_the_frequencies_and_is_normalised(mean: floa
     assert (log2_p >= -PRECISION).all() and np.exp2(log2_p).sum() == pytest.approx(1, abs=1e-9)
 
 
+@given(mixtures())
+def test_means_are_those_of_what_is_coded(mixture: Mixture) -> None:
+    symbols = np.arange(mixture.lo, mixture.hi + 1)
+    np.testing.assert_array_equal(mixture.mean(), symbols @ frequencies(mixture) / (1 << PRECISION))
+
+
 def test_more_symbols_than_a_block() -> None:
     mixture = make([WHOLE], [3], [44], 5000, lo=-255)
     check_codec(mixture.codec(), np.random.default_rng(0).integers(-5, 10, 5000), 5000)
