@@ -82,7 +82,7 @@ def exact(network: DenseVAE, pixels: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", [{}, {"depth": 8, "scale": 0.5}])
 def test_the_bounds_come_down_to_the_likelihood(kind: dict[str, Any]) -> None:
-    network = dense(3.0, **kind)
+    network = dense(1.0, **kind)
     x = pictures(8, network)
     found, truth = tightness(network, x, 2000), exact(network, x)
     rates = [rate.value for rate in found.bounds.values()]
