@@ -11,10 +11,11 @@ import torch
 
 from bbans import zoo
 from bbans.codecs.tables import PER_OCTAVE
+from bbans.vae.distributions import BITS_OF_A_NAT
 from bbans.vae.families import picture_planes
 from bbans.vae.likelihoods import normal_log_density
-from bbans.vae.objectives import BITS_OF_A_NAT, dense_nll, dense_normal, draw_dense
-from bench import sets
+from bbans.vae.objectives import dense_nll, dense_normal, draw_dense
+from bench import common, sets
 from bench.lab import plots
 from bench.lab.digits import (
     BATCH,
@@ -43,7 +44,8 @@ SCALES = 2.0 ** (np.arange(-41, -3, 2) / PER_OCTAVE)  # of tables, as shares of 
 
 @dataclass(frozen=True)
 class Row:
-    """A net, and what its test pictures took, coded in one way. mass, density: see `both`; None of mixtures."""
+    """A net, and what its test pictures took, coded in one way. mass, density: see `both`; None of mixtures, or of
+    nets that were not trained by it."""
 
     trained_by: str
     coded_by: str
@@ -72,38 +74,41 @@ def run(lab: Lab) -> Page:
     known, chosen_on = digits().pixels[: lab.steps(5000, 200)], held_out().pixels[: lab.steps(1000, 100)]
     curves: dict[str, Floats] = {}
 
-    def row(trained_by: str, coded_by: str, model: zoo.Model) -> Row:
-        found = reconstructed(model, test)
-        mass, density = (None, None) if found.location is None else both(model, test)
-        return Row(trained_by, coded_by, found, coded(model, test), mass, density)
+    def row(net: Net, trained_by: str, coded_by: str, model: zoo.Model) -> Row:
+        mass, density = (None, None) if net.likelihood != "normal" else both(model, test)
+        found = reconstructed(model, test), coded(model, test)
+        return Row(trained_by, coded_by, *found, mass, density if net.density else None)
 
-    def cheapest(name: str, net: Net, model: zoo.Model) -> Row:
+    def as_trained(net: Net, trained_by: str, coded_by: str = "as trained") -> Row:
+        return row(net, trained_by, coded_by, trained(lab, net))
+
+    def cheapest(name: str, net: Net) -> Row:
+        model = trained(lab, net)
         curves[name] = costs_of_scales(model, chosen_on, SCALES)
         scale = float(SCALES[np.argmin(curves[name])])
-        return row("", f"cheapest σ = {scale:.3f}", rescaled(lab, model, net, scale))
+        return row(net, "", f"cheapest σ = {scale:.3f}", rescaled(lab, model, net, scale))
 
     mse, mass = Net(density=True, scale=HALF), Net(scale=0.1)
-    by_mse, by_mass = trained(lab, mse), trained(lab, mass)
+    by_mse = trained(lab, mse)
     fitted = fitted_scale(by_mse, known)
     rows = {
-        "mse": row("density, σ² = ½: the MSE", f"its σ, of which {SCALES[-1]:.3f} is left", by_mse),
-        "mse fitted": row("", f"σ² = MSE: σ = {fitted:.3f}", rescaled(lab, by_mse, mse, fitted)),
-        "mse cheapest": cheapest("density, σ² = ½", mse, by_mse),
+        "mse": row(mse, "density, σ² = ½: the MSE", f"its σ, of which {SCALES[-1]:.3f} is left", by_mse),
+        "mse fitted": row(mse, "", f"σ² = MSE: σ = {fitted:.3f}", rescaled(lab, by_mse, mse, fitted)),
+        "mse cheapest": cheapest("density, σ² = ½", mse),
     }
     for scale in () if lab.quick else (0.1, 0.02):
         net = Net(density=True, scale=scale)
-        model = trained(lab, net)
-        rows[f"density {scale}"] = row(f"density, σ = {scale}", "its σ", model)
-        rows[f"density {scale} cheapest"] = cheapest(f"density, σ = {scale}", net, model)
-    rows["mass"] = row("mass, σ = 0.1", "its σ", by_mass)
-    rows["mass cheapest"] = cheapest("mass, σ = 0.1", mass, by_mass)
-    rows["told"] = row("mass, σ told", "as trained", trained(lab, Net()))
+        rows[f"density {scale}"] = as_trained(net, f"density, σ = {scale}", "its σ")
+        rows[f"density {scale} cheapest"] = cheapest(f"density, σ = {scale}", net)
+    rows["mass"] = as_trained(mass, "mass, σ = 0.1", "its σ")
+    rows["mass cheapest"] = cheapest("mass, σ = 0.1", mass)
+    rows["told"] = as_trained(Net(), "mass, σ told")
     if not lab.quick:
         rows |= {
-            "β = 0.1": row("mass, σ told, β = 0.1", "as trained", trained(lab, Net(beta=0.1))),
-            "β = 10": row("mass, σ told, β = 10", "as trained", trained(lab, Net(beta=10.0))),
-            "logistic": row("mass, a logistic", "as trained", trained(lab, Net("logistic"))),
-            "mixture": row("mass, 3 logistics", "as trained", trained(lab, Net("logistic", mixtures=3))),
+            "β = 0.1": as_trained(Net(beta=0.1), "mass, σ told, β = 0.1"),
+            "β = 10": as_trained(Net(beta=10.0), "mass, σ told, β = 10"),
+            "logistic": as_trained(Net("logistic"), "mass, a logistic"),
+            "mixture": as_trained(Net("logistic", mixtures=3), "mass, 3 logistics"),
         }
     marks = {"σ² = MSE of the first": fitted, "σ² = ½": HALF}
     of = "σ, share of the range", "−ELBO, bits per dim"
@@ -172,14 +177,17 @@ def ends(rows: Sequence[Row], pixels: Pixels) -> Table:
     kinds = {"0": pixels == 0, "1 to 254": (pixels > 0) & (pixels < 255), "255": pixels == 255}
     cells = []
     for row in rows:
-        if row.mass is not None and row.density is not None:
-            found = [row.density.mean(), row.mass.mean(), *(row.mass[where].mean() for where in kinds.values())]
-            cells.append([row.trained_by, row.coded_by, *(f"{bits:.3f}" for bits in found)])
+        if row.mass is None:
+            continue
+        density = [None, None] if row.density is None else [row.density.mean(), row.density[pixels == 0].mean()]
+        found = [*density, row.mass.mean(), *(row.mass[where].mean() for where in kinds.values())]
+        cells.append([row.trained_by, row.coded_by, *(common.number(bits, 3) for bits in found)])
     shares = ", ".join(f"{100 * where.mean():.1f} % are {name}" for name, where in kinds.items())
     return Table(
-        f"""−log2 p(x | z), bits of a pixel, without the KL: as a density (+ 8: eq. 42), and as a mass, of which the
-        first and last reach to infinity, over all pixels and over those of some value; {shares}.""",
-        ["trained by", "coded by", "density + 8", "mass", *(f"of {name}" for name in kinds)],
+        f"""−log2 p(x | z), bits of a pixel, without the KL: as a density (+ 8: eq. 42), if the net was trained by one,
+        and as a mass, of which the first and last reach to infinity, over all pixels and over those of some value;
+        {shares}.""",
+        ["trained by", "coded by", "density + 8", "of 0", "mass", *(f"of {name}" for name in kinds)],
         cells,
     )
 
@@ -231,8 +239,8 @@ def claims(measured: float, fitted: float, rows: dict[str, Row]) -> list[Claim]:
         cheaper("mass: σ told against one for all, the cheapest", "mass cheapest", "told"),
         cheaper("mass: β = 1 against β = 0.1", "β = 0.1", "told"),
         cheaper("mass: β = 1 against β = 10", "β = 10", "told"),
-        cheaper("mass: a logistic against the normal, both told", "told", "logistic"),
         cheaper("mass: 3 logistics against one", "logistic", "mixture"),
+        cheaper("mass: 3 logistics against the normal, told", "told", "mixture"),
         below(
             "density σ = 0.02, its σ: elbo, of which a pixel is 24 bits at most, against −ELBO",
             far.per_dim("float_elbo"),
@@ -262,4 +270,10 @@ SETTING = f"""
     and with what is cheapest for held-out ones. The tables of normals end at σ = {SCALES[-1]:.3f}, which stands for
     √½ = 0.707. All that is coded is decoded and compared.
     """
-CONCLUSION = "x"
+CONCLUSION = """
+    A pixel with an MSE of 0.01, far from the ends of the range, takes the 6.72 bits of eq. 43 and not 7.4, and as a
+    density σ² = MSE is indeed cheaper than σ² = ½, by 1.2 bits per dim; coded, it is dearer, for 82 % of MNIST are
+    zeros, at an open end, and these do not pay for a wide normal. What pays is to train by the mass that is coded: a
+    zero then takes 0.1 bits instead of 1.1, and a dim 1.61 instead of 2.48 (MSE) or 2.40 (density, σ = 0.1), whether
+    one σ is chosen for all pixels or each is told its own, while β = 10 costs 0.2 bits, and β = 0.1 next to nothing.
+    """

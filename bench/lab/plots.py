@@ -97,7 +97,7 @@ def sheets(path: Path, of: Mapping[str, Floats]) -> None:
     save(figure, path)
 
 
-def latent_map(path: Path, z: Floats, labels: Floats, decoded: Floats, reach: float) -> None:
+def latent_map(path: Path, z: Floats, labels: NDArray[Any], decoded: Floats, reach: float) -> None:
     """Points z [n, 2] in the colours of their labels 0..9, beside pictures decoded from -reach..reach squared."""
     figure, axes = panels(1, 2, height=WIDTH)
     for label in range(10):
