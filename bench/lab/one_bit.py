@@ -15,7 +15,7 @@ from bench.lab import plots
 from bench.lab.models import ADAM, Coded, Drawn, Lab, Pixels, coded
 from bench.lab.page import Claim, Page, Table, below, near
 
-SIZES = (1, 2, 5, 10, 30, 100, 300, 1000)
+SIZES = (1, 2, 5, 10, 100, 1000)
 QUICK_SIZES = (1, 5, 100)
 LAYERS = {"one layer": (1,), "two layers": (1, 1)}
 NAT = math.log(2.0)

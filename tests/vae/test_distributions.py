@@ -21,6 +21,7 @@ from bbans.vae.distributions import (
     Normal,
     StandardNormal,
     VampPrior,
+    within,
 )
 
 from ..conftest import dense_config
@@ -231,3 +232,11 @@ def test_draws_differ_and_follow_the_seed() -> None:
         torch.manual_seed(1)
         assert torch.equal(q.sample(), one)
         assert all(not torch.equal(a, b) for a, b in itertools.combinations([one, two], 2))
+
+
+def test_what_is_clamped_comes_back() -> None:
+    x = torch.tensor([-3.0, -3.0, 0.0, 3.0, 3.0], requires_grad=True)
+    y = within(x, -1.0, 1.0)
+    assert y.tolist() == [-1, -1, 0, 1, 1]
+    (y * torch.tensor([-1.0, 1.0, 1.0, -1.0, 1.0])).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [-1, 0, 1, 0, 1]
