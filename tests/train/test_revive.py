@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from bbans.train.revive import revive
-from bbans.vae.layers import Conv, Residual
+from bbans.vae.dense import DenseConfig, DenseVAE
+from bbans.vae.families import elbo
+from bbans.vae.layers import Conv, Linear, Residual
 
 
 class Chain(nn.Module):
@@ -60,3 +62,16 @@ def test_living_networks_stay_as_they_are() -> None:
     before = {name: value.clone() for name, value in chain.state_dict().items()}
     assert revive(chain, lambda: chain(x)) == 0
     assert all(torch.equal(value, before[name]) for name, value in chain.state_dict().items())
+
+
+def test_units_of_vectors_live_again_too() -> None:
+    torch.manual_seed(0)
+    network = DenseVAE(DenseConfig(1, 4, hidden=(16, 16), latents=(2,)))
+    first, pixels = network.encoder[0], torch.randint(0, 256, (200, 1, 4, 1))
+    assert isinstance(first, Linear) and first.bias is not None
+    with torch.no_grad():
+        first.bias[:5] = -100
+    before = network.infer(pixels.flatten(1).float() / 256)
+    assert revive(network, lambda: elbo(network, pixels)) >= 5
+    torch.testing.assert_close(network.infer(pixels.flatten(1).float() / 256), before)
+    assert revive(network, lambda: elbo(network, pixels)) == 0
