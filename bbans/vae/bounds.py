@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ def bits_of_samples(network: Network, pixels: Tensor, particles: int, latents: L
     at_once = min(particles, max(1, BATCH_DIMS // pixels.numel()))
     for begin in range(0, particles, at_once):
         copies = min(at_once, particles - begin)
-        bits = elbo(network, pixels.repeat(copies, 1, 1, 1), latents)
+        bits = elbo(network, pixels.repeat(copies, 1, 1, 1), replace(latents, copies=copies))
         for i in range(copies):
             yield {name: part[i * count : (i + 1) * count] for name, part in bits.items()}
 

@@ -63,10 +63,15 @@ def keep_nothing(name: str, kl: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Latents:
-    """How the latents of a picture are drawn, layer by layer, and who is told what they cost."""
+    """How the latents of a picture are drawn, layer by layer, and who is told what they cost.
+
+    copies: a batch is so many copies, one after another, of fewer pictures, each to have a sample of its own: what does
+    not depend on samples need only be computed once.
+    """
 
     draw: Draw = from_posterior
     keep: Keep = keep_nothing
+    copies: int = 1
 
     def __call__(self, name: str, q: Posterior, p: Distribution) -> tuple[Tensor, Tensor]:
         """z, and the KL [N, latents, ...] of each element."""
