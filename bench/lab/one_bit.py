@@ -61,7 +61,7 @@ def run(lab: Lab) -> Page:
         for kind, c in ((kind, by_n[n]) for kind, by_n in found.items())
     ]
     densities(lab, models)
-    largest = sizes[-1]
+    middle, largest = sizes[-2:]
     first, last = one[1], one[largest]
     page = Page(
         title="One bit",
@@ -77,7 +77,8 @@ def run(lab: Lab) -> Page:
         conclusion="""
             A latent that buys nothing costs nothing: at n = 1 the model is exact, and the coder takes one bit for one
             bit. Where z is needed, what a normal posterior cannot say is paid in real bits, and a second layer, which
-            makes q richer, gives part of them back.
+            makes q richer, gives most of them back; with 1,000 copies both reconstruct x to a thousandth of a nat, so
+            that here, unlike in the text, it is the KL alone that the second layer saves.
         """,
         tables=[
             Table(
@@ -108,9 +109,14 @@ def run(lab: Lab) -> Page:
                 NAT * two[largest].per_picture("float_elbo"),
             ),
             below(
-                f"n = {largest}: reconstruction of two layers against one, nats",
-                NAT * last.per_picture("likelihood"),
-                NAT * two[largest].per_picture("likelihood"),
+                f"n = {middle}: reconstruction of two layers against one, nats",
+                NAT * one[middle].per_picture("likelihood"),
+                NAT * two[middle].per_picture("likelihood"),
+            ),
+            below(
+                f"n = {largest}: reconstruction of either, nats",
+                0.2 if lab.quick else 0.001,
+                NAT * max(last.per_picture("likelihood"), two[largest].per_picture("likelihood")),
             ),
             *(
                 near(
