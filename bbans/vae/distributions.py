@@ -53,6 +53,8 @@ Keep = Callable[[str, Tensor], None]
 
 def from_posterior(name: str, q: Posterior) -> tuple[Tensor, Tensor]:
     """The `Draw` of all training: z from q."""
+    if isinstance(q, Flow):
+        return q.draw()
     z = q.sample()
     return z, q.log2_density(z)
 
@@ -229,9 +231,15 @@ class Flow:
     step: Callable[[Tensor, Tensor], Tensor]
 
     def sample(self) -> Tensor:
+        return self.draw()[0]
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """A sample, and its `log2_density`: whoever drew the noise need not find it again."""
         noise = torch.randn(len(self.params), self.latents, device=self.params.device)
-        mean, log2_scale = Normal(self.step(noise, self.params)).read()
-        return mean + torch.exp2(log2_scale) * noise
+        q = Normal(self.step(noise, self.params))
+        mean, log2_scale = q.read()
+        z = mean + torch.exp2(log2_scale) * noise
+        return z, q.log2_density(z)
 
     def mean(self) -> Tensor:
         """By samples: it has no closed form."""

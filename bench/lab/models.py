@@ -21,6 +21,7 @@ from torch import Tensor
 from bbans import zoo
 from bbans.errors import BbansError
 from bbans.image.codec import decode_chain, encode_chain
+from bbans.image.planes import Ledger
 from bbans.train.export import export
 from bbans.train.loop import Recipe, train
 from bbans.vae.bounds import measure
@@ -109,7 +110,7 @@ def validations(model: zoo.Model) -> list[tuple[int, float]]:
 
 @dataclass(frozen=True)
 class Coded:
-    """Bits of pictures: words as in every table; float_elbo's parts by their names."""
+    """Bits of pictures: words as in every table; float_elbo's parts by their names, elbo's in the ledger."""
 
     pictures: int
     dims: int
@@ -119,6 +120,7 @@ class Coded:
     net: float
     initial: float
     total: float
+    ledger: Ledger
 
     @property
     def float_elbo(self) -> float:
@@ -146,11 +148,12 @@ def coded(model: zoo.Model, pixels: Pixels, particles: int = 1) -> Coded:
     Raises `BbansError` when other pixels come back.
     """
     elbo_bits = net = initial = total = 0.0
+    ledger: Ledger = {}
     at_once = max(1, CHAIN_DIMS // pixels[0].size)
     for begin in range(0, len(pixels), at_once):
         some = pixels[begin : begin + at_once]
         payload, stats = encode_chain(model, some, want_elbo=True)
-        if not np.array_equal(decode_chain(model, payload, *some.shape), some):
+        if not np.array_equal(decode_chain(model, payload, *some.shape, ledger), some):
             raise BbansError(f"{model.name}: other pixels come back")
         assert stats.elbo is not None
         elbo_bits, net = elbo_bits + stats.elbo, net + stats.net
@@ -162,4 +165,4 @@ def coded(model: zoo.Model, pixels: Pixels, particles: int = 1) -> Coded:
         bounds = measure(network, torch.from_numpy(np.array(pixels)), particles)
     parts = {name: float(bits.sum()) for name, bits in bounds.parts.items()}
     iwae = float(bounds.iwae.sum())
-    return Coded(len(pixels), pixels.size, parts, iwae, elbo_bits, net, initial, total)
+    return Coded(len(pixels), pixels.size, parts, iwae, elbo_bits, net, initial, total, ledger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,37 @@ def latent_map(path: Path, z: Floats, labels: NDArray[Any], decoded: Floats, rea
     axes[0, 0].set(xlabel="z1", ylabel="z2", aspect="equal")
     _show(axes[0, 1], sheet(decoded))
     axes[0, 1].set(xlabel=f"z1 = −{reach:g} to {reach:g}", ylabel=f"z2 = −{reach:g} to {reach:g}")
+    save(figure, path)
+
+
+def lengths(path: Path, steps: Sequence[str], curves: Mapping[str, Sequence[float]]) -> None:
+    """The length of a message, in bits, after each step: a staircase for each curve, whose stairs tell their height."""
+    figure, axes = panels(1, len(curves))
+    for axis, (name, bits) in zip(axes[0], curves.items(), strict=True):
+        axis.step(range(len(bits)), bits, where="mid", color="black")
+        room = 0.04 * (max(bits) - min(bits))
+        for i, (before, after) in enumerate(itertools.pairwise(bits)):
+            axis.text(i + 0.5, max(before, after) + room, f"{after - before:+.1f}", ha="center", fontsize=6)
+        axis.set_ylim(min(bits) - 2 * room, max(bits) + 5 * room)
+        axis.set_xticks(range(len(bits)), steps, rotation=60, fontsize=7)
+        axis.set_title(name, fontsize=9)
+    axes[0][0].set_ylabel("bits on the message")
+    save(figure, path)
+
+
+def stacked(path: Path, unit: str, parts: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:
+    """Bars of named parts, one on top of another; what is below 0 hangs down."""
+    figure, axes = panels(1, 1, height=1.2 + 0.3 * len(names))
+    (axis,) = axes[0]
+    figure.set_figwidth(2 * WIDTH)
+    ends = np.zeros(len(names))
+    for (name, values), shade in zip(parts.items(), np.linspace(0.25, 0.75, len(parts)), strict=True):
+        axis.barh(range(len(names)), values, left=ends, label=name, color=str(shade), height=0.6)
+        ends += np.array(values)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(unit, fontsize=8)
+    figure.legend(loc="outside upper right", ncols=len(parts), fontsize=7)
     save(figure, path)
 
 
