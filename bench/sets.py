@@ -94,9 +94,20 @@ def held_out(name: str) -> TestSet:
     return TestSet(name, whole.mode, whole.pixels[-HELD_OUT:])
 
 
-def _images(path: Path) -> Pixels:
+def training(name: str) -> TestSet:
+    """The pictures before those, for learning. Raises `Absent`."""
+    whole = _PARTS[name]("train")
+    return TestSet(name, whole.mode, whole.pixels[:-HELD_OUT])
+
+
+def mnist_labels() -> NDArray[Any]:
+    """The digits [n] that the pictures of the test set show. Raises `Absent`."""
+    return _images(common.DATA / "mnist" / "test.npz", "labels")
+
+
+def _images(path: Path, array: str = "images") -> NDArray[Any]:
     if not path.is_file():
         raise Absent(f"{path}: no such file; set BBANS_DATA to the folder that holds {path.parent.name}/{path.name}")
     with np.load(path, allow_pickle=False) as file:
-        images: Pixels = file["images"]
-    return images
+        found: NDArray[Any] = file[array]
+    return found

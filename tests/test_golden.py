@@ -11,6 +11,8 @@ from bbans import archive, zoo
 from bbans.image.picture import Picture, compress_picture, decompress_picture
 
 from .golden.make import (
+    CHAINS,
+    DENSE,
     HERE,
     MODEL,
     NEWEST,
@@ -55,13 +57,14 @@ def test_golden_files_of_other_modes(model: zoo.Model, name: str) -> None:
     assert np.array_equal(again.pixels, wanted.pixels)
 
 
-@pytest.mark.parametrize(("mode", "name"), THUMBNAILS.items())
+@pytest.mark.parametrize(("mode", "name"), CHAINS)
 def test_golden_chains(mode: str, name: str, tmp_path: Path) -> None:
     """A picture alone, and an archive of two chains."""
     model = zoo.load(VERSION / name, device="cpu")
     for version in VERSIONS:
-        golden = (HERE / version / f"{name}.bbans").read_bytes()
-        assert np.array_equal(decompress_picture(golden, lambda _: model).pixels, one(mode))
+        if version == VERSIONS[-1] or name not in DENSE:  # version 0 of files is older than that family
+            golden = (HERE / version / f"{name}.bbans").read_bytes()
+            assert np.array_equal(decompress_picture(golden, lambda _: model).pixels, one(mode))
     assert compress_picture(Picture(one(mode), mode), model, by_model=True)[0] == golden
 
     archived(mode, model, tmp_path / "again.bbansa")

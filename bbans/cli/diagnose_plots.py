@@ -115,7 +115,8 @@ def _reconstructed(found: Diagnosis, model: Model) -> list[Any] | None:
         z, _ = draw_dense(network, planes.flatten(1))
         means = dense_mean(network, network.decode(z[0])).reshape(planes.shape).permute(0, 2, 3, 1)
         inputs = planes.permute(0, 2, 3, 1)
-    return [x.round().to(torch.uint8).cpu().numpy() for x in (inputs, 255 * means)]
+    shares = means / ((1 << network.config.depth) - 1)
+    return [x.round().to(torch.uint8).cpu().numpy() for x in (inputs, 255 * shares)]
 
 
 def _sheets(pictures: dict[str, Any]) -> Any:

@@ -67,7 +67,7 @@ def takes(model: Model, height: int, width: int, mode: str) -> bool:
     if not isinstance(network.config, OF_ONE_SIZE):
         return mode in ("L", "RGB")
     config = network.config
-    wanted = "1" if config.depth == 1 else "L" if config.samples == 1 else "RGB"
+    wanted = {1: "1", 8: "L" if config.samples == 1 else "RGB"}.get(config.depth)  # no mode has 12 bits
     return (height, width) == config.shape[:2] and mode == wanted
 
 
@@ -177,9 +177,11 @@ def watch_tile(model: Model, pixels: NDArray[np.uint8], watch: Watch) -> None:
         _encoded(model, pixels, want_elbo=False, steps=FEW_STEPS, watch=watch)
         return
     with arithmetic():
-        strand = Strand(Message.empty(first_lanes(pixels.size), seed=PADDING_SEED), 0, None, None)
-        codec = pictures_codec(model.network, model.tables, _shape(pixels), watch=watch)
-        _pushed(codec, strand, _planes(model, pixels), 1)
+        strand = Strand(Message.empty(first_lanes(pixels.size), seed=PADDING_SEED), 1, None, None)
+        planes = _planes(model, pixels)
+        chosen = _pushed(_codec(model, pixels.shape), strand, planes, 1)
+        strand.latent_bits = chosen.latent_bits
+        pictures_codec(model.network, model.tables, _shape(pixels), watch=watch).push([strand], planes)
 
 
 def decode_tiles(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from torch import Tensor
 from bbans.vae import likelihoods
 
 BITS_OF_A_NAT = 1 / math.log(2.0)
-NORMAL_SCALES = (-9.0, 2.0)  # log2 of the least and the largest scale of a normal latent
+NORMAL_SCALES = (-9.0, 0.5)  # log2 of the least and the largest scale of a normal latent
+NORMAL_MEANS = 5.0  # the largest on either side: latents of a learnt prior would drift off the grid that codes them
 SAMPLES_OF_A_MEAN = 100  # where there is no other way to it
 
 
@@ -83,6 +84,25 @@ class Latents:
         return kl
 
 
+def within(x: Tensor, least: float, most: float) -> Tensor:
+    """x, clamped; beyond the ends gradients that lead back still pass, so that nothing stays there for good."""
+    return cast(Tensor, _Within.apply(x, least, most))
+
+
+class _Within(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float, most: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.ends = least, most
+        return x.clamp(least, most)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,), (least, most) = ctx.saved_tensors, ctx.ends
+        outward = ((x > most) & (gradient < 0)) | ((x < least) & (gradient > 0))
+        return gradient.masked_fill(outward, 0.0), None, None
+
+
 @dataclass(frozen=True)
 class Logistic:
     """Independent logistics. params: [N, 2 latents, ...], means, then log2-scales, which are clamped."""
@@ -132,7 +152,7 @@ class Normal:
     def read(self) -> tuple[Tensor, Tensor]:
         """Means and log2-scales."""
         mean, log2_scale = self.params.float().chunk(2, 1)
-        return mean, log2_scale.clamp(*NORMAL_SCALES)
+        return within(mean, -NORMAL_MEANS, NORMAL_MEANS), within(log2_scale, *NORMAL_SCALES)
 
 
 class StandardNormal:
@@ -193,7 +213,7 @@ class FullNormal:
         d = self.latents
         mean, log2_scale, chain = self.params.float().split([d, d, d * (d - 1) // 2], 1)
         rows = [chain[:, i * (i - 1) // 2 : i * (i + 1) // 2] for i in range(d)]
-        return mean, log2_scale.clamp(*NORMAL_SCALES), rows
+        return within(mean, -NORMAL_MEANS, NORMAL_MEANS), within(log2_scale, *NORMAL_SCALES), rows
 
 
 @dataclass(frozen=True)

@@ -223,14 +223,23 @@ def dense_normal(model: DenseVAE, params: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dense_mean(model: DenseVAE, params: Tensor) -> Tensor:
-    """The mean of p(x | z) [N, dims] as a share of the range of a sample, 0 to 1; of open ends, what lies within."""
-    if model.config.likelihood == "bernoulli":
-        return torch.sigmoid(params[:, 0].float())
-    if model.config.likelihood == "normal":
-        return (dense_normal(model, params)[0] / UNITS).clamp(0, 1)
-    logits, means, _ = params.float().chunk(3, 1)
-    shares = torch.softmax(logits * math.log(2.0), 1)
-    return ((128 + likelihoods.MEAN_UNIT * (shares * means).sum(1)) / 255).clamp(0, 1)
+    """E[x] [N, dims] of samples in 0..2^depth - 1, given their parameters as `dense_nll` has them.
+
+    For the distributions as they are coded, discretised and open at the ends: the sum of P(X >= x) over x > 0.
+    """
+    config, params = model.config, params.float()
+    if config.likelihood == "bernoulli":
+        return torch.sigmoid(params[:, 0])
+    edges = range(1, 1 << config.depth)
+    if config.likelihood == "logistic":
+        logits, means, scales = params.chunk(3, 1)
+        weights = torch.softmax(logits * math.log(2.0), 1)
+        inverse = torch.exp2(-scales.clamp(likelihoods.SCALE_MIN, likelihoods.SCALE_MAX))
+        means = 128.0 + likelihoods.MEAN_UNIT * means
+        return sum(((weights * torch.sigmoid((means - x + 0.5) * inverse)).sum(1) for x in edges), params.new_zeros(()))
+    mean, log2_scale = dense_normal(model, params)
+    width, inverse = UNITS / 2.0**config.depth, torch.exp2(-log2_scale)
+    return sum((torch.special.ndtr((mean - x * width) * inverse) for x in edges), mean.new_zeros(()))
 
 
 def _cut(x: Tensor, rows: int, columns: int) -> Tensor:

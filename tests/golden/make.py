@@ -30,6 +30,13 @@ PICTURES = (("photo-rgb", 45, 67, 3), ("photo-grey", 40, 64, 1), ("one-pixel", 1
 # names of models for pictures of one size, by mode; each writes an archive and a file of one picture
 THUMBNAILS = {"RGB": "tiny-rgb", "1": "tiny-bilevel"}
 PARTICLES = {"coupled": Particles(5), "independent": Particles(3, coupled=False)}  # by those, too
+# models of the family `dense`, by name: the mode of their pictures, and their kinds; they write the same
+DENSE: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense-flow": ("L", {"mixtures": 2, "latents": (4,), "posterior": "flow"}),
+    "dense-full": ("L", {"likelihood": "normal", "latents": (4,), "posterior": "full"}),
+    "dense-vamp": ("1", {"likelihood": "bernoulli", "depth": 1, "latents": (4,), "prior": "vamp", "components": 5}),
+    "dense-two": ("L", {"likelihood": "normal", "scale": 0.1, "latents": (4, 2)}),
+}
 # of other modes, and what else they hold: by libraries, whose bytes may change, and by the model
 OTHERS = {
     "bilevel": ("1", {}),
@@ -41,6 +48,8 @@ OTHERS = {
     "together-alpha": ("RGBA", {}),
     "together-palette": ("P", {"palette": bytes(8 * (5 * i % 32) for i in range(32) for _ in "RGB")}),
 }
+# mode and model of all whose pictures are of one size
+CHAINS = [*THUMBNAILS.items(), *((mode, name) for name, (mode, _) in DENSE.items())]
 COUNT, HEIGHT, WIDTH = 60, 12, 10  # of the pictures in an archive
 
 
@@ -53,8 +62,11 @@ def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:
 
 
 def stack(mode: str) -> NDArray[Any]:
-    """Pictures cut from a large one: uint8 [COUNT, HEIGHT, WIDTH, 3] of mode RGB, bool [COUNT, HEIGHT, WIDTH] of 1."""
+    """Pictures cut from a large one: uint8 [COUNT, HEIGHT, WIDTH, 3] of mode RGB, uint8 [COUNT, HEIGHT, WIDTH] of L,
+    bool [COUNT, HEIGHT, WIDTH] of 1."""
     large = picture(COUNT * HEIGHT, WIDTH, 3 if mode == "RGB" else 1).reshape(COUNT, HEIGHT, WIDTH, -1)
+    if mode == "L":
+        return large[..., 0]
     return large[..., 0] > 90 if mode == "1" else large
 
 
@@ -137,6 +149,26 @@ def write_thumbnail_model(folder: Path, mode: str) -> None:
     export(network, StackTask(sizes, pictures, pictures, Deck()), folder)
 
 
+def write_dense_model(folder: Path, name: str) -> None:
+    """A `dense` model whose posteriors are narrower than its prior."""
+    from bbans.train.export import export
+    from bbans.train.stacks import Deck
+    from bbans.train.tasks import StackTask
+    from bbans.vae.dense import DenseConfig, DenseVAE
+
+    mode, kinds = DENSE[name]
+    sizes = DenseConfig(height=HEIGHT, width=WIDTH, hidden=(12, 8), **kinds)
+    torch.manual_seed(0)
+    network = DenseVAE(sizes)
+    with torch.no_grad():
+        for part, weights in network.named_parameters():
+            weights.add_(0.1 * torch.randn_like(weights))
+            if part in ("posterior.bias", "flow.bias"):
+                weights[4:8] -= 2.5  # log2 of the scales
+    pictures = stack(mode)[..., None] * np.uint8(255 if mode == "1" else 1)
+    export(network, StackTask(sizes, pictures, pictures, Deck()), folder)
+
+
 def main() -> None:
     """Write the models and files that are missing."""
 
@@ -145,6 +177,8 @@ def main() -> None:
         if not folder.exists():
             if name == MODEL.name:
                 write_model(folder)
+            elif name in DENSE:
+                write_dense_model(folder, name)
             else:
                 write_thumbnail_model(folder, next(mode for mode, of in THUMBNAILS.items() if of == name))
             (folder / zoo.FLOAT_WEIGHTS).unlink()
@@ -161,7 +195,7 @@ def main() -> None:
         write(name, Picture(picture(height, width, channels), mode), model(MODEL.name))
     for name in OTHERS:
         write(name, other(name), model(MODEL.name), by_model=False)
-    for mode, name in THUMBNAILS.items():
+    for mode, name in CHAINS:
         write(name, Picture(one(mode), mode), model(name))
         if not (VERSION / f"{name}.bbansa").exists():
             archived(mode, model(name), VERSION / f"{name}.bbansa")
