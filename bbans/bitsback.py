@@ -51,17 +51,19 @@ def top_down(
     depth: int,
     prior: Callable[[list[Any]], Codec],
     likelihood: Callable[[list[Any]], Codec],
-    posterior: Callable[[Any, list[Any]], Codec],
+    posterior: Callable[[Any], Callable[[list[Any]], Codec]],
+    by: Callable[[Codec, Callable[[Any], Codec], Callable[[Any], Codec]], Codec] = bits_back,
 ) -> Codec:
     """The codec of x with latents z_L ... z_1, each given all above it, in the prior as in the posterior.
 
-    `prior(above)` and `posterior(x, above)` code the next latent given the list of those above (topmost first), and
+    `prior(above)` and `posterior(x)(above)` code the next latent given the list of those above (topmost first), and
     `likelihood(all)` codes x. All latents are popped before x is pushed, so the initial bits are those of all layers.
+    by: what makes a codec of the joint prior, the likelihood and the joint posterior; see `bbans.particles`, too.
     """
-    return bits_back(
+    return by(
         autoregressive(prior, depth),
         likelihood,
-        lambda x: autoregressive(lambda above: posterior(x, above), depth),
+        lambda x: autoregressive(posterior(x), depth),
     )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "photo"
 LOGISTIC, NORMAL = "tables.", "tables.normal."  # what the names of a distribution's tables begin with
+POWERS = 258  # how many there are in the table of powers of two
 DIRECTIONS, FITS = "directions", "fits."  # a tensor of WEIGHTS, and what the names of others begin with
 WEIGHTS, FLOAT_WEIGHTS = "weights.safetensors", "float.safetensors"
 ID_BYTES = 8
@@ -104,11 +105,13 @@ class Model:
         from bbans.vae.bounds import measure
         from bbans.vae.distributions import keep_nothing
 
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            if self.float_network is None:
+        with torch.random.fork_rng(devices=[]):
+            network = self.float_network  # not made in inference mode: others may want gradients through it
+            if network is None:
                 return None
             torch.manual_seed(seed)
-            return measure(self.float_network, torch.from_numpy(np.array(pixels)), particles, keep or keep_nothing)
+            with torch.inference_mode():
+                return measure(network, torch.from_numpy(np.array(pixels)), particles, keep or keep_nothing)
 
     def float_elbo_bits(self, pixels: NDArray[np.uint8]) -> float | None:
         """−ELBO in bits of pixels [h, w, 1 or 3] under the float model; None if its weights aren't there."""
@@ -196,15 +199,17 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
         raise BadModel(f"{folder / WEIGHTS}: not a bbans model ({error})") from error
 
 
-def _tables(tensors: Mapping[str, NDArray[Any]]) -> Tables:
-    """The tables, which rise as CDFs do: with others, other symbols are popped than were pushed. Raises `BadModel`."""
+def _tables(tensors: Mapping[str, NDArray[Any]], *, normal: bool) -> Tables:
+    """The tables, which rise as CDFs do: with others, other symbols are popped than were pushed. Raises `BadModel`.
+
+    normal: whether there must be some of the normal, too.
+    """
     edges, exp2 = _row(tensors, "tables.edges", np.int32), _row(tensors, "tables.exp2", np.uint32)
     if len(edges) != EDGES or np.abs(edges.astype(np.int64)).max() > LAST_EDGE or (np.diff(edges) < 0).any():
         raise BadModel("edges of its latents' bins are in no order")
-    if not len(exp2) or exp2[0] != 1 << 16 or (exp2[1:] > exp2[:-1]).any():
+    if len(exp2) != POWERS or exp2[0] != 1 << 16 or (exp2[1:] > exp2[:-1]).any():
         raise BadModel("its powers of two are none")
-    normal = _scales(tensors, NORMAL) if f"{NORMAL}upper" in tensors else None
-    return Tables(_scales(tensors, LOGISTIC), edges, exp2, normal)
+    return Tables(_scales(tensors, LOGISTIC), edges, exp2, _scales(tensors, NORMAL) if normal else None)
 
 
 def _scales(tensors: Mapping[str, NDArray[Any]], named: str) -> ScaleTables:
@@ -248,7 +253,8 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
     try:
         with torch.device("meta"):  # its weights are replaced: only their shapes are needed
             network = build(described.get("family"), described.get("config"))
-        tables, known = _tables(tensors), _row(tensors, "selftest", np.uint64).tolist()
+        tables = _tables(tensors, normal=described["family"] == "dense")
+        known = _row(tensors, "selftest", np.uint64).tolist()
     except BadModel as error:
         raise BadModel(f"{folder / WEIGHTS}: {error}") from error
     others = ("tables.", "selftest", DIRECTIONS, FITS)

@@ -51,7 +51,7 @@ MEMORY = 4 << 30
 SMALL, SMALL_QUICK = 6000, 60  # bytes up to which all truncations and flipped bits of a file are tried
 MUTATIONS, MUTATIONS_QUICK = 24_000, 1_000
 GOLDEN = common.ROOT / "tests" / "golden"
-MODELS = ("photo", "mnist-binary", *(str(GOLDEN / "v0" / name) for name in ("tiny", "tiny-rgb", "tiny-bilevel")))
+MODELS = ("photo", "mnist-binary", *(str(path.parent) for path in sorted(GOLDEN.glob(f"*/*/{zoo.WEIGHTS}"))))
 PICTURES = (("RGB", 16, 24), ("L", 30, 40), ("RGBA", 24, 32), ("P", 48, 64), ("I;16", 16, 24), ("RGB", 192, 256))
 
 

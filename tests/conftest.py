@@ -8,13 +8,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 import bbans
-from bbans.errors import BadFile, ModelMissing
+from bbans.errors import BadFile, BadModel, ModelMissing
 
 settings.register_profile("bbans", deadline=None)  # a busy machine is no failure
 settings.load_profile("bbans")
@@ -53,8 +54,12 @@ def takes(model: FakeModel, height: int, width: int, mode: str) -> bool:
     return mode in ("L", "RGB")
 
 
+def check_particles(model: FakeModel) -> None:
+    raise BadModel(f"the model {model.name} takes no particles")
+
+
 def encode_tile(
-    model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False, effort: int = 5
+    model: FakeModel, pixels: np.ndarray, *, want_elbo: bool = False, effort: int = 5, particles: object = None
 ) -> tuple[bytes, FakeStats]:
     assert pixels.dtype == np.uint8 and pixels.ndim == 3
     payload = zlib.compress(pixels.tobytes(), effort)
@@ -84,7 +89,8 @@ def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     monkeypatch.setattr(libraries, "quick_size", lambda sheet: float("inf"))
     monkeypatch.setattr(libraries, "raw_size", lambda sheet, mode: 1 << 60)
     codec = types.ModuleType("bbans.image.codec")
-    vars(codec).update(encode_tile=encode_tile, decode_tile=decode_tile, decode_preview=decode_preview, takes=takes)
+    for function in (encode_tile, decode_tile, decode_preview, takes, check_particles):
+        vars(codec)[function.__name__] = function
     monkeypatch.setitem(sys.modules, "bbans.image.codec", codec)
     return codec
 
@@ -203,3 +209,89 @@ def tiny_thumbnails(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
         pictures = random.integers(0, 256, (40, 8, 12, samples), np.uint8)
         export(model, StackTask(sizes, pictures, pictures, Deck()), folder / name)
     return {name: folder / name for name in kinds}
+
+
+DENSE_LIKELIHOODS = {
+    "bernoulli": {"likelihood": "bernoulli", "depth": 1},
+    "normal": {"likelihood": "normal"},
+    "fixed": {"likelihood": "normal", "scale": 0.3},
+    "deep": {"likelihood": "normal", "depth": 12},
+    "logistic": {"likelihood": "logistic"},
+    "mixture": {"likelihood": "logistic", "mixtures": 2},
+}
+DENSE_LATENTS = {
+    "diagonal": {},
+    "full": {"posterior": "full"},
+    "flow": {"posterior": "flow"},
+    "vamp": {"prior": "vamp", "components": 5},
+    "two": {"latents": (3, 2)},
+}
+DENSE_KINDS = [f"{likelihood}-{latents}" for likelihood in DENSE_LIKELIHOODS for latents in DENSE_LATENTS]
+
+
+def dense_config(kind: str) -> Any:
+    """A small configuration of `dense`, for one of `DENSE_KINDS`; pictures are 6 x 5."""
+    from bbans.vae.dense import DenseConfig
+
+    likelihood, latents = kind.split("-")
+    sizes = {"height": 5, "width": 6, "hidden": (12, 8), "latents": (3,)}
+    return DenseConfig(**{**sizes, **DENSE_LIKELIHOODS[likelihood], **DENSE_LATENTS[latents]})
+
+
+def dense_pictures(config: Any, count: int, seed: int = 0) -> np.ndarray:
+    """Waves of the configuration's size and depth: [count, h, w, 1], of uint8, or of int32 if they have 12 bits."""
+    random = np.random.default_rng(seed)
+    y, x = np.ogrid[: config.height, : config.width]
+    phase, pitch = random.uniform(0, 6, (2, count, 1, 1))
+    values = 0.5 + 0.4 * np.sin(phase + x / (1 + pitch) + y / 3) + random.normal(0, 0.05, (count, *config.shape[:2]))
+    whole = np.clip(np.floor(values * (1 << config.depth)), 0, (1 << config.depth) - 1)
+    return whole[..., None].astype(np.uint8 if config.depth <= 8 else np.int32)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """In place of a task, where nothing but an export is wanted: pictures to calibrate with."""
+
+    pictures: np.ndarray
+
+    def calibration(self) -> Iterator[np.ndarray]:
+        yield self.pictures
+
+    def adapters(self, network: object) -> dict[str, np.ndarray]:
+        return {}
+
+
+def random_dense(config: Any) -> Any:
+    """A float network of random weights, whose posteriors are narrower than priors, and whose likelihoods are wide."""
+    import torch
+
+    from bbans.vae.dense import DenseVAE
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = DenseVAE(config)
+        with torch.no_grad():
+            for name, weights in network.named_parameters():
+                weights.add_(0.1 * torch.randn_like(weights))
+                if name in ("posterior.bias", "flow.bias", "posterior_upper.bias"):
+                    d = config.latents["upper" in name]
+                    weights[d : 2 * d] -= 2.5  # log2 of the scales
+                if name == "likelihood.bias" and config.likelihood != "bernoulli" and not config.scale:
+                    weights[-config.mixtures * config.dims :] += 5 if config.likelihood == "logistic" else 1.5
+    return network
+
+
+@pytest.fixture(scope="session")
+def tiny_dense(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny_dense(kind): the folder of an exported `dense` model of random weights, for one of `DENSE_KINDS`."""
+    from bbans.train.export import export
+
+    folder = tmp_path_factory.mktemp("dense")
+
+    def of(kind: str) -> Path:
+        if not (folder / kind).exists():
+            config = dense_config(kind)
+            export(random_dense(config), Shown(dense_pictures(config, 200, seed=9)), folder / kind)
+        return folder / kind
+
+    return of

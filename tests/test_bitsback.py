@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,7 @@ class Tower:
             joint = self.up(0, i).T[x] * before
             return coded(joint / joint.sum(-1, keepdims=True))
 
-        return top_down(self.depth, prior, lambda z: self.given_above(0, z[-1]), posterior)
+        return top_down(self.depth, prior, lambda z: self.given_above(0, z[-1]), lambda x: partial(posterior, x))
 
     def sample(self) -> np.ndarray:
         return self.random.choice(len(self.marginals[0]), LANES, p=self.marginals[0])
@@ -152,7 +154,7 @@ def swapped(depth: int) -> Codec:
 
 
 def flat(depth: int) -> Codec:
-    return top_down(depth, lambda above: WIDE, lambda z: WIDE, lambda x, above: WIDE)
+    return top_down(depth, lambda above: WIDE, lambda z: WIDE, lambda x: lambda above: WIDE)
 
 
 def padding_of(codec: Codec, symbols: object) -> int:

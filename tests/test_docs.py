@@ -43,6 +43,8 @@ RECIPES = {  # what is other in them than in what is shown
     "recipe.toml": _PHOTO,
     "longer.toml": {**_PHOTO, "steps": 10_001},  # it begins at 10,000
     "icons.toml": {**_TINY, "model": {**_SIZES, "top": 8}},
+    "digits.toml": {**_TINY, "model": {"hidden": [8, 8]}},
+    "weighted.toml": {**_TINY, "model": {"hidden": [8, 8], "components": 3}},
 }
 
 

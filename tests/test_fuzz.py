@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bbans import zoo
 from bbans.errors import BadFile, BbansError
 
-from .golden.make import HERE, MODEL, THUMBNAILS, VERSION
+from .golden.make import CHAINS, HERE, MODEL, VERSION
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def faults() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def readers(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    models = [zoo.load(VERSION / name, device="cpu") for name in (MODEL.name, *THUMBNAILS.values())]
+    models = [zoo.load(VERSION / name, device="cpu") for name in (MODEL.name, *(name for _, name in CHAINS))]
     return faults.Readers(models, tmp_path_factory.mktemp("fuzz"))
 
 

@@ -19,6 +19,7 @@ ROOMS = (
     "ans",
     "codecs",
     "bitsback",
+    "particles",
     "vae",
     "exact",
     "workers",
@@ -30,7 +31,7 @@ ROOMS = (
     "__init__",
     "cli",
 )
-WITHOUT_TORCH = ("errors", "memory", "ans", "codecs", "bitsback")
+WITHOUT_TORCH = ("errors", "memory", "ans", "codecs", "bitsback", "particles")
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_models" not in path.parts and path.stem != "__main__")
 
 

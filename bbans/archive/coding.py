@@ -21,6 +21,7 @@ from bbans.image.picture import Picture, compress_picture, decompress_picture
 from bbans.image.tiles import check_takes
 
 if TYPE_CHECKING:
+    from bbans.image.weighted import Particles
     from bbans.zoo import Model
 
 
@@ -78,16 +79,16 @@ class Coded:
     initial: float
 
 
-def encode(find: Finder, group: Uncoded) -> Coded:
-    """Code the pictures of a group."""
+def encode(find: Finder, group: Uncoded, *, particles: Particles | None = None) -> Coded:
+    """Code the pictures of a group. particles: of each, if its model takes such."""
     from bbans.image.codec import encode_chain
 
     model = find(group.model_id)
     if group.kind == CHAIN:
-        payload, stats = encode_chain(model, group.pixels)
+        payload, stats = encode_chain(model, group.pixels, particles=particles)
         net, initial = stats.net, stats.initial
     else:
-        payload, report = compress_picture(Picture(group.pixels[0], group.mode), model)
+        payload, report = compress_picture(Picture(group.pixels[0], group.mode), model, particles=particles)
         net, initial = report.net, report.initial
     return Coded(payload, checksum(payload), checksum(group.pixels), net, initial)
 

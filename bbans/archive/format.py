@@ -14,8 +14,8 @@ The header of a group:
 
     marker        2 bytes  bb 67: what to look for when the index is damaged
     length        varint   bytes of the fields from here to the header's checksum
-    form          1 byte   kind + 2 x mode. Kinds are 0: chain, one message for all pictures, 1: file, a whole .bbans
-                           file with one picture; modes as in a .bbans file
+    form          1 byte   kind + 2 x mode + 128 if a chain has particles. Kinds are 0: chain, one message for all
+                           pictures, 1: file, a whole .bbans file with one picture; modes as in a .bbans file
     model         8 bytes  the id of the model that made the payload
     width         varint   pixels
     height        varint   pixels
@@ -80,6 +80,7 @@ TAKEN = ("L", "RGB", "1")
 
 CHAIN, FILE = "chain", "file"
 _KINDS = (CHAIN, FILE)  # by their codes, which are part of the format
+_PARTICLES = 128  # an earlier bbans takes it for a mode, and says that it doesn't know that
 
 MAX_COUNT = 1 << 16
 """Pictures in a group."""
@@ -118,6 +119,7 @@ class Header:
     size: int
     payload_sum: int
     pixels_sum: int
+    particles: bool = False
 
     @property
     def channels(self) -> int:
@@ -140,7 +142,7 @@ class Header:
 
     def pack(self) -> bytes:
         """The header's bytes, marker and checksum included."""
-        body = bytearray([_KINDS.index(self.kind) + 2 * MODES[self.mode].code])
+        body = bytearray([_KINDS.index(self.kind) + 2 * MODES[self.mode].code + _PARTICLES * self.particles])
         assert len(self.model_id) == MODEL_ID_BYTES
         body += self.model_id
         body += write_varint(self.width) + write_varint(self.height)
@@ -164,7 +166,7 @@ class Header:
             raise BadFile("the checksum of its header does not match")
         reader.take(len(MARKER))
         reader.varint()
-        form = reader.byte()
+        particles, form = divmod(reader.byte(), _PARTICLES)
         kind = _KINDS[form % 2]
         mode = next((mode for mode in TAKEN if MODES[mode].code == form // 2), None)
         if mode is None:
@@ -176,12 +178,13 @@ class Header:
         check_size(width, height)
         runs = _parse_runs(reader)
         count = sum(run.count for run in runs)
-        if kind == FILE and count != 1:
-            raise BadFile("it is one file, and yet several pictures")
+        if kind == FILE and (count != 1 or particles):
+            raise BadFile("it is one file, and yet several pictures or particles")
         if kind == CHAIN and count * width * height * MODES[mode].channels > MAX_SAMPLES:
             raise TooLarge(f"it has more than {MAX_SAMPLES} samples")
         parts = _parse_names(reader, count)
-        header = cls(kind, mode, width, height, model_id, runs, parts, reader.varint(), reader.hash(), reader.hash())
+        ends = reader.varint(), reader.hash(), reader.hash(), bool(particles)
+        header = cls(kind, mode, width, height, model_id, runs, parts, *ends)
         if reader.left():
             raise BadFile("its header is longer than its fields")
         return header

@@ -18,7 +18,7 @@ import numpy as np
 
 from bbans.archive import sources
 from bbans.archive.coding import Finder, Uncoded, encode
-from bbans.archive.format import MAGIC, VERSION, Header, Index
+from bbans.archive.format import CHAIN, MAGIC, VERSION, Header, Index
 from bbans.archive.plan import GROUP, Group, plan
 from bbans.archive.sources import Input, Source
 from bbans.errors import BadImage, BadOutput, ModelMissing
@@ -27,6 +27,7 @@ from bbans.image.picture import Report
 from bbans.workers import ordered
 
 if TYPE_CHECKING:
+    from bbans.image.weighted import Particles
     from bbans.zoo import Model
 
 
@@ -45,6 +46,7 @@ def create(
     *,
     model: Model | str | os.PathLike[str] | None = None,
     group: int = GROUP,
+    particles: Particles | None = None,
     jobs: int = 1,
     force: bool = False,
 ) -> CreateReport:
@@ -53,8 +55,9 @@ def create(
     inputs: paths of image files, folders, .npy and .npz files, or arrays (see `bbans.archive.sources`).
     model: a name, a folder, or what `bbans.zoo.load` returned; None is `photo`, which also codes what another doesn't
     take.
-    group: pictures in a group at the most. jobs: processes, on which the bytes don't depend. With more than one, a
-    script must guard its own work by `if __name__ == "__main__":`, as for all of multiprocessing.
+    group: pictures in a group at the most. particles: that each picture is coded with. jobs: processes, on which the
+    bytes don't depend. With more than one, a script must guard its own work by `if __name__ == "__main__":`, as for
+    all of multiprocessing.
 
     Raises `BadImage`, `TooLarge`, `ModelMissing`, `BadModel` and `BadOutput`. Then there is no archive.
     """
@@ -68,11 +71,21 @@ def create(
         _check_not_among(path, found)
         groups = plan(found, group)
         models = _models(groups, model)
-        return _write(path, groups, models, jobs=jobs, force=force)
+        if particles:
+            _check_particles(models)
+        return _write(path, groups, models, particles, jobs=jobs, force=force)
 
 
-def _write(path: Path, groups: Sequence[Group], models: Sequence[Model], *, jobs: int, force: bool) -> CreateReport:
-    work = partial(encode, Finder(models))
+def _write(
+    path: Path,
+    groups: Sequence[Group],
+    models: Sequence[Model],
+    particles: Particles | None,
+    *,
+    jobs: int,
+    force: bool,
+) -> CreateReport:
+    work = partial(encode, Finder(models), particles=particles)
     tasks = (Uncoded(g.kind, g.mode, m.id, g.read()) for g, m in zip(groups, models, strict=True))
     sizes: list[tuple[int, int]] = []
     pictures = dims = 0
@@ -92,6 +105,7 @@ def _write(path: Path, groups: Sequence[Group], models: Sequence[Model], *, jobs
                     len(coded.payload),
                     coded.payload_sum,
                     coded.pixels_sum,
+                    particles=group.kind == CHAIN and particles is not None,
                 )
                 packed = header.pack()
                 file.write(packed + coded.payload)
@@ -141,6 +155,14 @@ def _models(groups: Sequence[Group], model: Model | str | os.PathLike[str] | Non
                 )
             chosen[kind] = found
     return [chosen[group.height, group.width, group.mode] for group in groups]
+
+
+def _check_particles(models: Iterable[Model]) -> None:
+    """Raises `BadModel` when one takes none."""
+    from bbans.image.codec import check_particles
+
+    for model in models:
+        check_particles(model)
 
 
 def _name(model: str | os.PathLike[str] | None) -> str | Path | None:

@@ -45,6 +45,7 @@ def archive() -> None:
     metavar="N",
     help="Images that are coded together, at the most.  [default: 1000]",
 )
+@shared.particles_options
 @jobs_option
 @shared.json_option
 def create(
@@ -53,6 +54,8 @@ def create(
     model: str | None,
     force: bool,
     group: int | None,
+    particles: int | None,
+    coupled: bool | None,
     jobs: int | None,
     as_json: bool,
 ) -> None:
@@ -75,7 +78,8 @@ def create(
     from bbans.workers import cores
 
     begin = time.perf_counter()
-    report = archives.create(out, inputs, model=model, group=group or GROUP, jobs=jobs or cores(), force=force)
+    how: dict[str, Any] = {"group": group or GROUP, "particles": shared.particles_of(particles, coupled)}
+    report = archives.create(out, inputs, model=model, **how, jobs=jobs or cores(), force=force)
     size, rates = report.total // 8, report.per_dim()
     if as_json:
         shared.say_json(

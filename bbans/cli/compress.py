@@ -17,6 +17,7 @@ from bbans.image.container import SUFFIX
 
 if TYPE_CHECKING:
     from bbans.image.picture import Report
+    from bbans.image.weighted import Particles
     from bbans.zoo import Model
 
 
@@ -36,6 +37,7 @@ def _suffixes() -> set[str]:
     show_default=True,
     help="More takes time to find fewer bytes: above 5, networks are tuned to each picture.",
 )
+@shared.particles_options
 @click.option(
     "--verify/--no-verify",
     default=True,
@@ -51,6 +53,8 @@ def compress(
     batch: Batch,
     model: str | None,
     effort: int,
+    particles: int | None,
+    coupled: bool | None,
     verify: bool,
     strip: bool,
     verbose: bool,
@@ -76,7 +80,9 @@ def compress(
     if batch.output and not batch.into_directory and batch.output.suffix.lower() in _suffixes():
         raise click.UsageError(f"-o: '{batch.output}' is the name of an image; what is written is a {SUFFIX} file")
     load = shared.ModelLoader(model, device, threads, jobs)
-    work = _Writing(load, effort, verify, strip, verbose or batch.as_json, max_pixels, jobs)
+    work = _Writing(
+        load, effort, shared.particles_of(particles, coupled), verify, strip, verbose or batch.as_json, max_pixels, jobs
+    )
     warned = False
 
     def finish(task: Task, made: _Made) -> None:
@@ -131,6 +137,7 @@ class _Writing:
 
     load: shared.ModelLoader
     effort: int
+    particles: Particles | None
     verify: bool
     strip: bool
     want_elbo: bool
@@ -150,11 +157,10 @@ class _Writing:
                 picture = read_picture(file, strip=self.strip, max_pixels=self.max_pixels)
         model = self.load()
         begin = time.perf_counter()
+        how: dict[str, Any] = {"want_elbo": self.want_elbo, "effort": self.effort, "particles": self.particles}
         spread: dict[str, Any] = {"max_pixels": self.max_pixels, "jobs": self.jobs}
         with naming(source.name):
-            data, report = compress_picture(
-                picture, model, want_elbo=self.want_elbo, effort=self.effort, load=self.load, **spread
-            )
+            data, report = compress_picture(picture, model, load=self.load, **how, **spread)
             seconds = time.perf_counter() - begin
             if self.verify:
                 verify_picture(data, picture, functools.partial(_the_same, self.load), **spread)

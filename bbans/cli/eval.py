@@ -94,7 +94,7 @@ def evaluate(
 
     def one(name: Path) -> None:
         picture = pictures[name]()
-        if reason := evaluation.refusal(picture):
+        if reason := sets.refusal(picture, evaluation.get_model()):
             if sets.is_array(path):
                 raise shared.Stop(f"{path}: {reason}")
             raise BadImage(f"{name}: {reason}")
@@ -125,17 +125,6 @@ class _Evaluation:
         self.parts: dict[str, float] = {}  # of float_elbo, in bits; none when that is unknown
         self.latents: LatentKL | None = None
         self.waiting: list[_Waiting] = []
-
-    def refusal(self, picture: Picture) -> str | None:
-        """Why the model doesn't take the picture, if it doesn't."""
-        from bbans.image.codec import takes
-
-        model, width, height, mode = self.get_model(), picture.width, picture.height, picture.mode
-        if takes(model, height, width, mode):
-            return None
-        bilevel = mode == "L" and takes(model, height, width, "1")
-        advice = "--binarise makes them bilevel" if bilevel else "-m names another, `bbans models` lists them"
-        return f"the model {model.name} takes no pictures of {width} x {height} of mode {mode}; {advice}"
 
     def add(self, name: Path, picture: Picture) -> None:
         """Code a picture, unless it is of a chain, and show what is complete. Raises `BbansError`."""

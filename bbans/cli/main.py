@@ -16,6 +16,7 @@ from bbans import __version__
 from bbans.cli.archive import archive
 from bbans.cli.compress import compress
 from bbans.cli.decompress import decompress, test
+from bbans.cli.diagnose import diagnose
 from bbans.cli.eval import evaluate
 from bbans.cli.heatmap import heatmap
 from bbans.cli.info import info, models
@@ -34,7 +35,7 @@ def cli(debug: bool) -> None:
     keep_large_buffers()
 
 
-for _command in (compress, decompress, info, test, heatmap, sample, archive, models, evaluate, train):
+for _command in (compress, decompress, info, test, heatmap, sample, archive, models, evaluate, diagnose, train):
     cli.add_command(_command)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bbans.image.picture import Picture
+    from bbans.zoo import Model
 
 ARRAYS = (".npz", ".npy")
 
@@ -52,3 +53,15 @@ def binarised(pictures: Pictures, seed: int) -> Pictures:
         return Picture(binarise(picture.pixels, random), "1") if picture.mode == "L" else picture
 
     return {name: partial(drawn, read) for name, read in pictures.items()}
+
+
+def refusal(picture: Picture, model: Model) -> str | None:
+    """Why the model doesn't take a picture, if it doesn't."""
+    from bbans.image.codec import takes
+
+    width, height, mode = picture.width, picture.height, picture.mode
+    if takes(model, height, width, mode):
+        return None
+    bilevel = mode == "L" and takes(model, height, width, "1")
+    advice = "--binarise makes them bilevel" if bilevel else "-m names another, `bbans models` lists them"
+    return f"the model {model.name} takes no pictures of {width} x {height} of mode {mode}; {advice}"

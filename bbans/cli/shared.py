@@ -19,6 +19,7 @@ from bbans.errors import BadOutput, BbansError
 from bbans.image.container import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from bbans.image.weighted import Particles
     from bbans.zoo import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -71,6 +72,32 @@ def device_options(command: Command) -> Command:
         show_default=True,
         help="Where the networks run. The bytes are the same everywhere.",
     )(command)
+
+
+def particles_options(command: Command) -> Command:
+    """--particles and --coupled, of commands that code."""
+    command = click.option(
+        "--coupled/--independent",
+        default=None,
+        help="Whether particles share their randomness, and so need initial bits for one only.  [default: coupled]",
+    )(command)
+    return click.option(
+        "--particles",
+        type=click.IntRange(1, 4096),  # `bbans.particles.MOST`
+        metavar="N",
+        help="Draw N latents for each picture: fewer bytes, N times the work. Models for pictures of one size only.",
+    )(command)
+
+
+def particles_of(count: int | None, coupled: bool | None) -> Particles | None:
+    """What the options ask for. Raises `click.UsageError`."""
+    if count is None:
+        if coupled is not None:
+            raise click.UsageError("--coupled and --independent say how --particles are drawn, which is missing")
+        return None
+    from bbans.image.weighted import Particles
+
+    return Particles(count, coupled is not False)
 
 
 # -- lines -------------------------------------------------------------------------------------------------------------

@@ -65,7 +65,8 @@ def train(
 
     The families are photo, for pictures of any size (DATA: image files, folders of them, or .txt lists of paths), and
     thumbnail, for small pictures that are all of one size, which the recipe names (DATA: files and folders, and arrays
-    uint8 [n, h, w] or [n, h, w, c] as .npy or .npz).
+    uint8 [n, h, w] or [n, h, w, c] as .npy or .npz). For these, grey or bilevel, there is also dense, the VAE of the
+    textbooks: fully connected, with a choice of priors and posteriors.
 
     The result is a folder that `bbans compress -m` takes. A run that was cut off resumes where its last checkpoint is,
     by the same command. Now and then it prints bits per dim of pictures that it doesn't train on: the likelihood, the
@@ -77,6 +78,7 @@ def train(
     bbans train photo album -o run
     bbans train photo album --config recipe.toml --init models/photo -o run
     bbans train thumbnail icons.npz --config recipe.toml -o run
+    bbans train dense icons.npz --config recipe.toml -o run
     """
     from bbans.train.run import main_train
 

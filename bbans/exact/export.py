@@ -74,7 +74,7 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
         if not isinstance(layer, Conv):
             continue
         assert layer.bias is not None
-        weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+        weight, bias = layer.kernel().detach().double(), layer.bias.detach().double()
         source = digits[layer.source]
         if layer.target == "params":
             target = torch.tensor(layer.digits)

@@ -38,6 +38,7 @@ from bbans.image.fields import read_varint, write_varint
 from bbans.image.fitting import FEW_STEPS, MANY_STEPS, Fits
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import CODES, INITIAL, LATENT_BITS, LATENT_SHARE, Ledger, Strand, Watch
+from bbans.image.weighted import Particles
 from bbans.vae.families import OF_ONE_SIZE, picture_planes
 from bbans.vae.objectives import level_count
 from bbans.vae.photo import PhotoVAE
@@ -66,20 +67,39 @@ def takes(model: Model, height: int, width: int, mode: str) -> bool:
     if not isinstance(network.config, OF_ONE_SIZE):
         return mode in ("L", "RGB")
     config = network.config
-    wanted = "1" if config.depth == 1 else "L" if config.samples == 1 else "RGB"
+    wanted = {1: "1", 8: "L" if config.samples == 1 else "RGB"}.get(config.depth)  # no mode has 12 bits
     return (height, width) == config.shape[:2] and mode == wanted
+
+
+def takes_particles(model: Model) -> bool:
+    """Whether its pictures can be coded with particles: they have one size, and latents."""
+    config = model.network.config
+    return isinstance(config, OF_ONE_SIZE) and bool(config.latent_count)
+
+
+def check_particles(model: Model) -> None:
+    """Raises `BadModel` unless it takes particles."""
+    if not takes_particles(model):
+        raise BadModel(f"the model {model.name} takes no particles: those with latents for pictures of one size do")
 
 
 # -- tiles -------------------------------------------------------------------------------------------------------------
 
 
 def encode_tile(
-    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, effort: int = effort_levels.DEFAULT
+    model: Model,
+    pixels: NDArray[np.uint8],
+    *,
+    want_elbo: bool = False,
+    effort: int = effort_levels.DEFAULT,
+    particles: Particles | None = None,
 ) -> tuple[bytes, TileStats]:
     """One tile [height, width, 1 or 3] to its payload. effort: see `bbans.image.effort`; more never takes more bytes.
 
-    Raises `BadImage` when the model takes no such pictures.
+    particles, and what is raised: see `encode_chain`.
     """
+    if particles:
+        return encode_chain(model, pixels[None], want_elbo=want_elbo, particles=particles)
     steps = FEW_STEPS if effort >= effort_levels.DEFAULT else 0
     payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, steps=steps)[0]
     stages, network = effort_levels.tuning_stages(effort), model.network
@@ -157,9 +177,11 @@ def watch_tile(model: Model, pixels: NDArray[np.uint8], watch: Watch) -> None:
         _encoded(model, pixels, want_elbo=False, steps=FEW_STEPS, watch=watch)
         return
     with arithmetic():
-        strand = Strand(Message.empty(first_lanes(pixels.size), seed=PADDING_SEED), 0, None, None)
-        codec = pictures_codec(model.network, model.tables, _shape(pixels), watch=watch)
-        _pushed(codec, strand, _planes(model, pixels), 1)
+        strand = Strand(Message.empty(first_lanes(pixels.size), seed=PADDING_SEED), 1, None, None)
+        planes = _planes(model, pixels)
+        chosen = _pushed(_codec(model, pixels.shape), strand, planes, 1)
+        strand.latent_bits = chosen.latent_bits
+        pictures_codec(model.network, model.tables, _shape(pixels), watch=watch).push([strand], planes)
 
 
 def decode_tiles(
@@ -257,26 +279,38 @@ def _shape(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 # -- chains ------------------------------------------------------------------------------------------------------------
 
 
-def encode_chain(model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False) -> tuple[bytes, TileStats]:
+def encode_chain(
+    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, particles: Particles | None = None
+) -> tuple[bytes, TileStats]:
     """Pictures of one size [n, height, width, 1 or 3] on one message, n > 0; of mode "1", their values are 0 and 1.
 
-    Raises `BadImage` when the model takes no such pictures.
+    particles: that each is coded with; `elbo` is the importance-weighted bound then. Raises `BadImage` when the model
+    takes no such pictures, `BadModel` when it takes no particles, and `TooLarge` when there are too many.
     """
+    if particles:
+        check_particles(model)
+        particles.check(pixels.size)
     dims = pixels[0].size
     depth = model.network.config.sampling.depth
     first = first_lanes(pixels.size * depth // 8)  # bilevel samples are worth less
     with arithmetic():
         chain = Strand(Message.empty(first, seed=PADDING_SEED), 0, None, {} if want_elbo else None)
-        batches, done = [], 0
+        batches: list[tuple[int, int, int]] = []
+        done = 0
         while done < len(pixels):
-            count = _affordable_pictures(model, chain.message, dims, len(pixels) - done) if done else 1
+            one = particles or not done
+            count = 1 if one else _affordable_pictures(model, chain.message, dims, len(pixels) - done)
             lanes = _affordable_lanes(chain.message, count * dims * depth // 8)
             chain.message.resize(lanes)
             batch = pixels[done : done + count]
-            chain = _pushed(_codec(model, batch.shape), chain, _planes(model, batch), count)
-            batches.append((count, chain.latent_bits or 0, lanes))
+            chain = _pushed(_codec(model, batch.shape, particles), chain, _planes(model, batch), count)
+            alike = chain.latent_bits or 0, lanes
+            if particles and batches and batches[-1][1:] == alike:
+                batches[-1] = (batches[-1][0] + 1, *alike)
+            else:
+                batches.append((count, *alike))
             done += count
-    head = write_varint(len(batches))
+    head = (particles.pack() if particles else b"") + write_varint(len(batches))
     for count, bits, lanes in batches:
         head += write_varint(count) + bytes([bits + 16 * (lanes.bit_length() - 1)])
     return _finish(head, chain, Message.empty(first).bits(), pixels.size)
@@ -291,13 +325,24 @@ def decode_chain(
     channels: int,
     ledger: Ledger | None = None,
 ) -> NDArray[np.uint8]:
-    """The inverse of `encode_chain`: [count, height, width, channels]. ledger: see `decode_tiles`. Raises `BadFile`."""
-    batches, at = _read_batches(payload, count, most=max(1, MAX_BATCH_DIMS // (height * width * channels)))
+    """The inverse of `encode_chain`: [count, height, width, channels]. ledger: see `decode_tiles`.
+
+    Raises `BadFile`, and `TooLarge` when there are too many particles.
+    """
+    particles, at = Particles.parse(payload)
+    payload = payload[at:]
+    most = max(1, MAX_BATCH_DIMS // (height * width * channels))
+    batches, at = _read_batches(payload, count, most=count if particles else most)
+    if particles:  # of which each picture has its own
+        if not takes_particles(model):
+            raise BadFile("the chain has particles, which its model does not take")
+        particles.check(count * height * width * channels)
+        batches = [(1, bits, lanes) for pictures, bits, lanes in batches for _ in range(pictures)]
     message = Message.from_bytes(payload[at:], 1)
     decoded = []
     for pictures, bits, lanes in reversed(batches):
         strand = Strand(_resized(message, lanes), pictures, bits, ledger)
-        codec = _codec(model, (pictures, height, width, channels))
+        codec = _codec(model, (pictures, height, width, channels), particles)
         decoded.append(_pixels(model, _popped(codec, [strand]), channels))
     _check_end(message)
     strand.pays(INITIAL, 32.0 * len(message.words))
@@ -367,7 +412,7 @@ def _affordable_lanes(message: Message, dims: int) -> int:
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
-def _codec(model: Model, shape: tuple[int, ...]) -> Codec:
+def _codec(model: Model, shape: tuple[int, ...], particles: Particles | None = None) -> Codec:
     count, height, width, channels = shape
     network = model.network
     if isinstance(network.config, OF_ONE_SIZE):
@@ -375,7 +420,7 @@ def _codec(model: Model, shape: tuple[int, ...]) -> Codec:
         if shape[1:] != config.shape:
             wanted = f"{config.width} x {config.height} with {config.samples} channels"
             raise BadImage(f"the model {model.name} takes pictures of {wanted}, not {width} x {height} with {channels}")
-        return pictures_codec(network, model.tables, (count, height, width, channels))
+        return pictures_codec(network, model.tables, (count, height, width, channels), particles=particles)
     return pictures_codec(network, model.tables, (count, height, width, channels), _fits(model))
 
 

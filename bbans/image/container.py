@@ -1,10 +1,10 @@
-"""The file format, version 1: a header, and payloads behind it, nothing after.
+"""The file format, versions 0 to 2: a header, and payloads behind it, nothing after.
 
 Knows bytes, sizes and checksums; refuses to know what a payload holds, or what made it. A header is checked in full,
 against its checksum and against the length of the file, before anything of a size it claims is allocated.
 
     magic         4 bytes  bb 61 6e 73: the first is no ASCII, so that a transfer as text is noticed
-    version       1 byte   1
+    version       1 byte   1; 2 if chains in it have particles, which only their decoder notices
     length        varint   bytes of the fields from here to the header's checksum
     mode          1 byte   of the pixels: see `bbans.image.modes`
     width         varint   pixels
@@ -45,7 +45,7 @@ from bbans.image.view import Rectangle
 
 MAGIC = b"\xbbans"
 ARCHIVE_MAGIC = b"\xbbana"
-VERSION = 1
+VERSION, WITH_PARTICLES = 1, 2
 SUFFIX = ".bbans"
 
 MODEL, WEBP, RAW, TOGETHER = METHODS = range(4)  # part of the format: never renumber
@@ -312,8 +312,9 @@ def _checked_body(data: bytes) -> tuple[bytes, int]:
     if len(data) <= len(MAGIC):
         raise _truncated_header()
     version = data[len(MAGIC)]
-    if version > VERSION:
-        raise UnsupportedVersion(f"has format version {version}; this bbans knows {VERSION}: it needs a newer bbans")
+    if version > WITH_PARTICLES:
+        known = f"this bbans knows {WITH_PARTICLES}: it needs a newer bbans"
+        raise UnsupportedVersion(f"has format version {version}; {known}")
     reader = Reader(data, len(MAGIC) + 1, error=_contradiction)
     try:
         length = reader.varint()

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bbans.bitsback import bit_swap, bits_back
-from bbans.codecs.core import Codec, autoregressive, over_lanes
+from bbans.codecs.core import Codec, autoregressive, dependent, over_lanes
 from bbans.codecs.discrete import categorical, quantise, uniform
 from bbans.codecs.grid import GridNormals
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, UNIT
+from bbans.errors import BadFile
 from bbans.image.planes import BACK, PRIOR, Latents, Planes, Strand, Watch, rows_of
+from bbans.image.weighted import Particles, weighted
 from bbans.vae.dense import LOG2_SCALE, REACH, UNITS, Z_DIGITS, DenseVAE, see_x
+from bbans.vae.distributions import NORMAL_MEANS, NORMAL_SCALES
 from bbans.zoo import Tables
 
 Int32 = NDArray[np.int32]
@@ -35,6 +38,8 @@ SCALE_OF_Z = SCALE_OF_ONE + PER_OCTAVE * (Z_DIGITS - 4)  # the index of the tabl
 SAMPLE_LOCATIONS = UNITS * UNIT  # in the range of a sample
 LOCATIONS = REACH << Z_DIGITS  # on either side of 0
 WEIGHT_PRECISION = 24
+MORE_BITS = 8  # of what particles share than of a bin in a unit: a posterior may be 1/16 wide
+MOST_BITS = Z_DIGITS - 1  # of a unit of latents: then the middles of bins are locations
 
 
 class DenseCodec:
@@ -47,12 +52,29 @@ class DenseCodec:
         self.planes = Planes(tables, network.config.sampling, 1, watch=watch)
         self.like = next(network.buffers())
 
-    def pictures(self) -> Codec:
-        """Of pictures [n, 1, h, w]."""
+    def pictures(self, particles: Particles | None) -> Codec:
+        """Of pictures [n, 1, h, w]; with particles, of one."""
+        if particles:
+            return weighted(particles, MORE_BITS)(*self._joint())
         layers: list[tuple[Callable[[Any], Codec], Callable[[Any], Codec]]] = [(self.likelihood, self.posterior)]
         if len(self.net.config.latents) > 1:
             layers.append((self.prior_of_lower, self.posterior_of_upper))
         return bit_swap(self.prior(), layers)
+
+    def _joint(self) -> tuple[Codec, Callable[[Any], Codec], Callable[[Any], Codec]]:
+        """Prior, likelihood and posterior of z, or of (z1, z2), which are both popped before x is pushed."""
+        if len(self.net.config.latents) == 1:
+            return self.prior(), self.likelihood, self.posterior
+        downwards = dependent(self.prior(), self.prior_of_lower)
+        prior = Codec(
+            lambda strands, z: downwards.push(strands, z[::-1]),
+            lambda strands: downwards.pop(strands)[::-1],
+        )
+        return (
+            prior,
+            lambda z: self.likelihood(z[0]),
+            lambda x: dependent(self.posterior(x), self.posterior_of_upper),
+        )
 
     def likelihood(self, z: Latents) -> Codec:
         """p(x | z), or p(x | z1)."""
@@ -134,7 +156,7 @@ class DenseCodec:
 
         def pop(strands: Sequence[Strand]) -> Latents:
             (strand,) = strands
-            bits = strand.latent_bits or 0
+            bits = _bits(strand)
             bins = of(strand, bits).pop(strand.message)
             return Latents(self.count, bits, np.concatenate(bins) if bins else np.zeros(0, np.int64))
 
@@ -166,7 +188,7 @@ class DenseCodec:
                     found = (earlier[i] - mean) * self.exp2[2 * _index(scale) + 8] >> 15 - Z_DIGITS
                     noise[:, i] = torch.from_numpy(np.clip(found, 1 - LOCATIONS, LOCATIONS - 1))
                 params = _columns(self.net.flow_step(noise.to(self.like), context))
-                known.append((params[len(known)], params[latents + len(known)]))
+                known.append((_mean(params[len(known)]), params[latents + len(known)]))
             return known[len(earlier)]
 
         return given
@@ -209,7 +231,7 @@ class DenseCodec:
 
         def pop(strands: Sequence[Strand]) -> Latents:
             (strand,) = strands
-            return of(strand).pop(strands) if strand.latent_bits else Latents(self.count, 0, np.zeros(0, np.int64))
+            return of(strand).pop(strands) if _bits(strand) else Latents(self.count, 0, np.zeros(0, np.int64))
 
         return Codec(push, pop)
 
@@ -218,7 +240,7 @@ class DenseCodec:
         latents = len(z)
         total = np.zeros((self.count, components.shape[1]), np.int64)  # log2 of each density, in 1/16
         for i in range(latents):
-            mean, scale = components[i], components[latents + i]
+            mean, scale = _mean(components[i]), components[latents + i]
             index = _index(scale)
             # in 2^-15.5 of the scale, then in 2^-7.5
             standardised = (z[i][:, None] - mean) * self.exp2[2 * index] >> 8
@@ -235,7 +257,7 @@ def _chain(params: Int64, latents: int) -> Given:
 
     def given(earlier: list[Int64]) -> tuple[Int64, Int64]:
         i = len(earlier)
-        mean, scale = params[i], params[latents + i]
+        mean, scale = _mean(params[i]), params[latents + i]
         if i and len(params) > 2 * latents:
             row = params[2 * latents + i * (i - 1) // 2 : 2 * latents + i * (i + 1) // 2]
             mean = mean + ((row * np.stack(earlier)).sum(0) >> 8)
@@ -259,9 +281,24 @@ def _told(codec: Codec, enter: Callable[[Int64], None]) -> Codec:
     return Codec(push, pop)
 
 
+def _mean(mean: Int64) -> Int64:
+    """Of a latent, as far from 0 as it may be."""
+    most = int(NORMAL_MEANS * (1 << Z_DIGITS))
+    return np.clip(mean, -most, most)
+
+
 def _index(scale: Int64) -> Int64:
     """Of the table for scales of latents in 1/8 of octaves, 0 being 1."""
-    return np.clip(SCALE_OF_Z + scale, 0, SCALES - 1)
+    least, most = NORMAL_SCALES
+    return SCALE_OF_Z + np.clip(scale, int(PER_OCTAVE * least), int(PER_OCTAVE * most))
+
+
+def _bits(strand: Strand) -> int:
+    """Of a latent, as the decoder is told. Raises `BadFile`."""
+    bits = strand.latent_bits or 0
+    if bits > MOST_BITS:
+        raise BadFile("the chain's head is impossible")
+    return bits
 
 
 def _scale_index(share: float) -> int:

@@ -5,6 +5,8 @@ Reads top down like `bbans.vae.photo` and `bbans.vae.thumbnail`: the factors of 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 from torch import Tensor
@@ -14,6 +16,7 @@ from bbans.codecs.core import Codec, dependent
 from bbans.image.dense import DenseCodec
 from bbans.image.fitting import Fits
 from bbans.image.planes import TOP, Latents, Layer, LevelCodec, Planes, Size, Strands, Watch, of_phases
+from bbans.image.weighted import Particles, weighted
 from bbans.vae import lattice
 from bbans.vae.dense import DenseVAE
 from bbans.vae.families import Network
@@ -23,6 +26,8 @@ from bbans.vae.photo import PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 from bbans.zoo import Tables
 
+MORE_BITS = 4  # of what particles share than of a latent: with 2 or 8 the rate is the same
+
 
 def pictures_codec(
     network: Network,
@@ -31,18 +36,20 @@ def pictures_codec(
     fits: Fits | None = None,
     watch: Watch | None = None,
     depth: int = 0,
+    particles: Particles | None = None,
 ) -> Codec:
     """The codec, on strands, of pictures [n, samples, height, width] (`Sampling.planes`).
 
     shape: (n, height, width, channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`; watch:
-    what is told the bits of pixels; depth: of the level whose pictures these are, 0 being the finest.
+    what is told the bits of pixels; depth: of the level whose pictures these are, 0 being the finest; particles:
+    that one picture is coded with, by a model that has such (`weighted.takes_particles`).
     """
     count, height, width, channels = shape
     size = (height, width)
     if isinstance(network, DenseVAE):
-        return DenseCodec(network, tables, count, watch).pictures()
+        return DenseCodec(network, tables, count, watch).pictures(particles)
     if isinstance(network, ThumbnailVAE):
-        return _Thumbnail(network, tables, count, watch).pictures()
+        return _Thumbnail(network, tables, count, watch).pictures(particles)
     return _Photo(network, tables, channels, fits, watch).pictures(size, depth)
 
 
@@ -104,9 +111,10 @@ class _Thumbnail:
         self.layers = [layer for layer in (self.whole, self.local) if layer]
         self.like = next(network.buffers())
 
-    def pictures(self) -> Codec:
+    def pictures(self, particles: Particles | None) -> Codec:
         """Of the whole picture."""
-        all_but_e = top_down(len(self.layers), self._prior, self._all_but_e, self._posterior)
+        by = weighted(particles, MORE_BITS, math.prod(self.net.config.shape)) if particles else bits_back
+        all_but_e = top_down(len(self.layers), self._prior, self._all_but_e, self._posterior, by)
         parts = dependent(all_but_e, lambda x: self._level(x[0], 0).e(x[1], self.net.tell_last(x[0])))
 
         def push(strands: Strands, symbols: Any) -> None:
@@ -124,7 +132,8 @@ class _Thumbnail:
 
     def _all_but_e(self, z: list[list[Latents]]) -> Codec:
         """p(C, D, B | z) of the finest level; symbols are (c, (d, b))."""
-        h = self.net.refine(self._begin(z), self.local.values(z[-1], self.like) if self.local else None)
+        count = sum(latents.pictures for latents in z[0]) if z else self.count
+        h = self.net.refine(self._begin(z, count), self.local.values(z[-1], self.like) if self.local else None)
         return dependent(self._coarser(h, 1), lambda c: self._level(c, 0).d_b(*self.net.tell(h, 0, c)[:2]))
 
     def _coarser(self, h: Tensor, level: int) -> Codec:
@@ -142,18 +151,26 @@ class _Thumbnail:
 
         return of_phases(dependent(self._coarser(h, level + 1), phases), size)
 
-    def _posterior(self, x: Any, above: list[list[Latents]]) -> Codec:
+    def _posterior(self, x: Any) -> Callable[[list[list[Latents]]], Codec]:
+        """q(z2 | x), and q(z1 | x, z2) given z2; x is encoded once for both, and for all that is coded with them."""
+        if not self.layers:
+            return self._prior  # which is not asked
         c, d_b = x
         level = self._level(c, 0)
         _, see_d, see_b = level.seen(d_b)
         encoded = self.net.encode(level.see_c, see_d, see_b)
-        if self.whole and not above:
-            return self.whole.posterior(self.net.infer_whole(encoded))
-        assert self.local
-        return self.local.posterior(self.net.infer_local(encoded, self._begin(above)))
+        whole = self.whole.posterior(self.net.infer_whole(encoded)) if self.whole else None
 
-    def _begin(self, z: list[list[Latents]]) -> Tensor:
-        z2 = self.whole.values(z[0], self.like) if self.whole else self.like.new_zeros((self.count, 1, 1, 1))
+        def given(above: list[list[Latents]]) -> Codec:
+            if whole and not above:
+                return whole
+            assert self.local
+            return self.local.posterior(self.net.infer_local(encoded, self._begin(above, len(c))))
+
+        return given
+
+    def _begin(self, z: list[list[Latents]], count: int) -> Tensor:
+        z2 = self.whole.values(z[0], self.like) if self.whole else self.like.new_zeros((count, 1, 1, 1))
         return self.net.begin(z2)
 
     def _level(self, c: Tensor, level: int) -> LevelCodec:

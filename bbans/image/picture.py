@@ -26,6 +26,7 @@ from bbans.image.view import ALL, Rectangle, View
 from bbans.workers import ordered
 
 if TYPE_CHECKING:
+    from bbans.image.weighted import Particles
     from bbans.zoo import Model
 
 
@@ -107,6 +108,7 @@ def compress_picture(
     want_elbo: bool = False,
     effort: int = effort_levels.DEFAULT,
     by_model: bool = False,
+    particles: Particles | None = None,
     max_pixels: int = MAX_PIXELS,
     jobs: int = 1,
     load: Callable[[], Model] | None = None,
@@ -115,12 +117,13 @@ def compress_picture(
 
     Each sheet of each tile is coded by the model, by WebP or not at all, or all sheets of a tile by WebP together,
     whichever is smallest; WebP is only tried on what may be no photograph, and a sheet that it does well with is given
-    no other chance. by_model: what the model takes is coded by it, even if that is larger. jobs: tiles to work on at a
-    time, each in a process that gets its model by `load`, which is pickled.
+    no other chance. by_model: what the model takes is coded by it, even if that is larger. particles: that the model
+    codes with. jobs: tiles to work on at a time, each in a process that gets its model by `load`, which is pickled.
 
-    Raises `TooLarge`, and `BadImage` when the model takes no such picture of mode L or RGB.
+    Raises `TooLarge`, `BadImage` when the model takes no such picture of mode L or RGB, and `BadModel` when it takes no
+    particles.
     """
-    from bbans.image.codec import takes
+    from bbans.image.codec import check_particles, takes
 
     width, height = picture.width, picture.height
     container.check_size(width, height, max_pixels)
@@ -129,6 +132,8 @@ def compress_picture(
         raise BadImage(
             f"the model {model.name} takes no pictures of {what}; -m names another, `bbans models` lists them"
         )
+    if particles:
+        check_particles(model)
     side = container.tile_side(width, height)
     can_be_whole = side and not by_model and width * height <= libraries.MOST_WHOLE
     whole = by_webp(picture.pixels, picture.mode, picture.attributes) if can_be_whole else None
@@ -137,13 +142,24 @@ def compress_picture(
     else:
         grid = container.tile_grid(width, height, side)
         jobs = min(jobs, len(grid)) if load else 1
-        code = Encoder(load or (lambda: model), picture.mode, picture.attributes, want_elbo, effort, by_model)
+        code = Encoder(
+            load or (lambda: model), picture.mode, picture.attributes, want_elbo, effort, by_model, particles
+        )
         with closing(ordered(code, (_cut(picture.pixels, tile) for tile in grid), jobs)) as coded:
             made = [one for sheets in coded for one in sheets]
         if whole is not None and size_of(whole) < size_of(made):
             side, made = 0, whole
-    used = model.id if any(one.method == MODEL for one in made) else NO_MODEL
-    header = Header(picture.mode, width, height, side, tuple(one.piece for one in made), used, picture.attributes)
+    by_this = any(one.method == MODEL for one in made)
+    header = Header(
+        picture.mode,
+        width,
+        height,
+        side,
+        tuple(one.piece for one in made),
+        model.id if by_this else NO_MODEL,
+        picture.attributes,
+        container.WITH_PARTICLES if by_this and particles else container.VERSION,
+    )
     data = container.join(header, [one.payload for one in made])
     elbos = [one.elbo for one in made if one.elbo is not None]
     report = Report(

@@ -20,6 +20,7 @@ from bbans.image.seen import from_seen, to_seen
 from bbans.image.sheets import Pixels, Sheet, put_together, take_apart
 
 if TYPE_CHECKING:
+    from bbans.image.weighted import Particles
     from bbans.zoo import Model
 
 
@@ -56,6 +57,7 @@ class Encoder:
     want_elbo: bool
     effort: int
     by_model: bool
+    particles: Particles | None = None
 
     def __call__(self, pixels: Pixels) -> list[Coded]:
         """Its sheets."""
@@ -72,7 +74,9 @@ class Encoder:
         tried = not modelled or (not self.by_model and libraries.looks_synthetic(sheet))
         made = _by_webp(sheet, mode) if tried else []
         if modelled and not (made and 8 * size_of(made) <= libraries.PLAIN * sheet.size):
-            payload, stats = encode_tile(model, sheet, want_elbo=self.want_elbo, effort=self.effort)
+            payload, stats = encode_tile(
+                model, sheet, want_elbo=self.want_elbo, effort=self.effort, particles=self.particles
+            )
             made.append(Coded(MODEL, payload, checksum(sheet), stats.net, stats.initial, stats.elbo))
             if self.by_model:
                 return made[-1]

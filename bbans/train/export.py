@@ -24,7 +24,7 @@ from bbans.exact.selftest import answers
 from bbans.train.tasks import Task
 from bbans.vae.dense import DenseVAE
 from bbans.vae.families import Network, build, describe, elbo, family_of
-from bbans.zoo import FLOAT_WEIGHTS, LOGISTIC, NORMAL, WEIGHTS
+from bbans.zoo import FLOAT_WEIGHTS, LOGISTIC, NORMAL, POWERS, WEIGHTS
 
 
 def export(model: Network, task: Task, out: Path) -> None:
@@ -50,7 +50,7 @@ def export(model: Network, task: Task, out: Path) -> None:
     network = build(described["family"], described["config"])
     install(network, tensors)
     known = answers(network.double())
-    exp2 = np.array([round(2 ** (16 - i / 16)) for i in range(257)] + [0], np.uint32)
+    exp2 = np.array([round(2 ** (16 - i / 16)) for i in range(POWERS - 1)] + [0], np.uint32)
     arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()} | {  # safetensors ignores strides
         "tables.edges": logistic_edges(),
         "tables.exp2": exp2,

@@ -37,7 +37,7 @@ CHECKPOINT = "checkpoint.pt"
 REVIVAL_BATCHES = 8  # a unit that is 0 for all of them is dead
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "muon": Muon,
-    "adam": partial(torch.optim.AdamW, betas=(0.9, 0.99)),
+    "adam": partial(torch.optim.AdamW, betas=(0.9, 0.99), fused=True),  # small networks are most of all overhead
 }
 
 
@@ -124,7 +124,7 @@ class _Loss(nn.Module):
         free, particles = self.recipe.free_bits, self.recipe.particles
         elements: list[Tensor] = []
         keep = (lambda name, kl: elements.append(kl)) if free else keep_nothing
-        bits = self.task.bits(self.network, pixels.repeat(particles, 1, 1, 1), Latents(keep=keep))
+        bits = self.task.bits(self.network, pixels.repeat(particles, 1, 1, 1), Latents(keep=keep, copies=particles))
         likelihood = kl = pixels.new_zeros((), dtype=torch.float32)
         for name, part in bits.items():
             if name.startswith("kl"):
@@ -206,13 +206,16 @@ def train(
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
+    # what is left of the momentum of units that are dead takes processors ten times as long as other numbers
+    torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
     check_same_run(recipe, out)
     torch.manual_seed(recipe.seed)
     model, ema = (channels_last(task.network().to(device)) for _ in range(2))
     ema.load_state_dict(model.state_dict())
     fresh = partial(OPTIMISERS[recipe.optimiser], weight_decay=recipe.weight_decay)
-    optimiser = fresh(model.parameters())
+    parameters, averages = list(model.parameters()), list(ema.parameters())
+    optimiser = fresh(parameters)
     start = initial_step
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
@@ -263,7 +266,7 @@ def train(
             model.load_state_dict(ema.state_dict())
             revived = _revive(recipe, task, model, step)
             ema.load_state_dict(model.state_dict())
-            optimiser = fresh(model.parameters())
+            optimiser = fresh(parameters)
             log(step, {"restart": True, "revived": revived})
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
@@ -272,15 +275,14 @@ def train(
             loss, parts = loss_of(pixels, kl_weight(recipe, step))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
         if bool(torch.isfinite(norm)):
             optimiser.step()
         else:
             skipped += 1
         decay = min(recipe.ema, (step + 1) / (step + 10))
         with torch.no_grad():
-            for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
+            torch._foreach_lerp_(averages, parameters, 1 - decay)
         mean = parts if mean is None else mean.lerp(parts, 0.02)
         done = step + 1
         if done % 20 == 0:

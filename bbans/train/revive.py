@@ -31,7 +31,7 @@ def revive(network: nn.Module, run: Callable[[], object]) -> int:
     alive: dict[str, Tensor] = {}
 
     def watch(name: str, layer: nn.Module, args: Any, out: Tensor) -> None:
-        seen = (out > 0).any(0).flatten(1).any(1)
+        seen = (out > 0).transpose(0, 1).flatten(1).any(1)
         alive[name] = alive.get(name, torch.zeros_like(seen)) | seen
 
     _with_hooks({layer: partial(watch, name) for name, layer in inner.items()}, run)
@@ -52,7 +52,7 @@ def revive(network: nn.Module, run: Callable[[], object]) -> int:
         assert layer.bias is not None
         layer.bias[rows] = 0
         layer.relu = False
-        mean = layer.forward(*args, **kwargs).mean((0, 2, 3))
+        mean = layer.forward(*args, **kwargs).transpose(0, 1).flatten(1).mean(1)
         layer.relu = True
         layer.bias[rows] = -mean[rows].to(layer.bias.dtype)
         del dead[layer.target]

@@ -144,6 +144,10 @@ class StackTask:
         cls, config: ThumbnailConfig | DenseConfig, data: list[Path], validation: list[Path], deck: Deck
     ) -> StackTask:
         """From what the command line names; without `validation`, of the last pictures. Raises `BbansError`."""
+        if config.depth > 8:
+            raise BbansError(
+                f"no file holds pictures of {config.depth} bits: such models are for arrays in Python; depth is 8 or 1"
+            )
         pictures = load_stack(data, config.shape)
         if validation:
             return cls(config, pictures, load_stack(validation, config.shape), deck)

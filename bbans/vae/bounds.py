@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,18 +67,19 @@ def measure(network: Network, pixels: Tensor, particles: int = 1, keep: Keep = k
     keep(name, kl): is given the KL [n, latents, ...] of each layer, element by element, for some pictures at a time.
     """
     at_once = max(1, BATCH_DIMS // pixels[0].numel())
-    found = [importance_weighted(_samples(network, some, particles, keep)) for some in pixels.split(at_once)]
+    latents = Latents(keep=keep)
+    found = [importance_weighted(bits_of_samples(network, some, particles, latents)) for some in pixels.split(at_once)]
     parts = {name: np.concatenate([bounds.parts[name] for bounds in found]) for name in found[0].parts}
     return Bounds(parts, np.concatenate([bounds.iwae for bounds in found]))
 
 
-def _samples(network: Network, pixels: Tensor, particles: int, keep: Keep) -> Iterator[Bits]:
-    """Bits [n] of one sample after another; several at once for few pictures."""
+def bits_of_samples(network: Network, pixels: Tensor, particles: int, latents: Latents) -> Iterator[Bits]:
+    """Bits [n] of one sample after another. Several are drawn at once of few pictures: all these, then all again."""
     count = len(pixels)
     at_once = min(particles, max(1, BATCH_DIMS // pixels.numel()))
     for begin in range(0, particles, at_once):
         copies = min(at_once, particles - begin)
-        bits = elbo(network, pixels.repeat(copies, 1, 1, 1), Latents(keep=keep))
+        bits = elbo(network, pixels.repeat(copies, 1, 1, 1), replace(latents, copies=copies))
         for i in range(copies):
             yield {name: part[i * count : (i + 1) * count] for name, part in bits.items()}
 

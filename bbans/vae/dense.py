@@ -37,6 +37,7 @@ PRIORS = ("normal", "vamp")
 DEPTHS = (1, 8, 12)
 UNITS = 256  # of a likelihood's scale, in the range of a sample
 LOG2_SCALE = 4.0  # log2 of the scale, in units, of a normal likelihood whose parameter is 0
+LEAST_SHARE = 2.0**-12  # of the range: no scale is less, because tables end there
 MOST_UNITS, MOST_LATENTS, MOST_FULL, MOST_SAMPLES = 1 << 12, 1 << 10, 16, 1 << 16
 
 
@@ -47,7 +48,7 @@ class DenseConfig:
     depth: bits of a sample, 1, 8 or 12; hidden: units of the encoder's layers, and in reverse order the decoder's;
     latents: of z, or of z1 and z2; likelihood, posterior, prior: names above; mixtures: logistics of a sample;
     components: pseudo-inputs of the VampPrior; scale: of a normal likelihood, as a share of the range, or 0 where the
-    decoder tells it.
+    decoder tells it; it is coded by the table that is next to it, the largest of which has 0.648.
     """
 
     height: int = 28
@@ -94,8 +95,8 @@ class DenseConfig:
             raise BadModel(f"components: those of a VampPrior, up to {MOST_UNITS}; not {self.components}")
         if self.prior == "vamp" and self.posterior != "diagonal":
             raise BadModel("a VampPrior is of diagonal posteriors")
-        if not isinstance(self.scale, float) or not 0 <= self.scale < 1 or (self.scale and self.likelihood != "normal"):
-            raise BadModel(f"scale: of a normal likelihood, as a share of the range, below 1; not {self.scale}")
+        if self.scale != 0 and (self.likelihood != "normal" or not LEAST_SHARE <= self.scale < 1):
+            raise BadModel(f"scale: of a normal likelihood, 2^-12 of the range up to below 1; not {self.scale}")
 
     @property
     def samples(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from torch import Tensor
 from bbans.vae import likelihoods
 
 BITS_OF_A_NAT = 1 / math.log(2.0)
-NORMAL_SCALES = (-9.0, 2.0)  # log2 of the least and the largest scale of a normal latent
+NORMAL_SCALES = (-9.0, 0.5)  # log2 of the least and the largest scale of a normal latent
+NORMAL_MEANS = 5.0  # the largest on either side: latents of a learnt prior would drift off the grid that codes them
+SAMPLES_OF_A_MEAN = 100  # where there is no other way to it
 
 
 class Distribution(Protocol):
@@ -38,6 +40,9 @@ class Posterior(Distribution, Protocol):
 
     def sample(self) -> Tensor:
         """One sample, of which gradients reach the parameters."""
+
+    def mean(self) -> Tensor:
+        """The mean of each element; by samples, if need be."""
 
 
 Draw = Callable[[str, Posterior], tuple[Tensor, Tensor]]
@@ -58,10 +63,15 @@ def keep_nothing(name: str, kl: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Latents:
-    """How the latents of a picture are drawn, layer by layer, and who is told what they cost."""
+    """How the latents of a picture are drawn, layer by layer, and who is told what they cost.
+
+    copies: a batch is so many copies, one after another, of fewer pictures, each to have a sample of its own: what does
+    not depend on samples need only be computed once.
+    """
 
     draw: Draw = from_posterior
     keep: Keep = keep_nothing
+    copies: int = 1
 
     def __call__(self, name: str, q: Posterior, p: Distribution) -> tuple[Tensor, Tensor]:
         """z, and the KL [N, latents, ...] of each element."""
@@ -74,6 +84,25 @@ class Latents:
         return kl
 
 
+def within(x: Tensor, least: float, most: float) -> Tensor:
+    """x, clamped; beyond the ends gradients that lead back still pass, so that nothing stays there for good."""
+    return cast(Tensor, _Within.apply(x, least, most))
+
+
+class _Within(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float, most: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.ends = least, most
+        return x.clamp(least, most)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,), (least, most) = ctx.saved_tensors, ctx.ends
+        outward = ((x > most) & (gradient < 0)) | ((x < least) & (gradient > 0))
+        return gradient.masked_fill(outward, 0.0), None, None
+
+
 @dataclass(frozen=True)
 class Logistic:
     """Independent logistics. params: [N, 2 latents, ...], means, then log2-scales, which are clamped."""
@@ -82,6 +111,9 @@ class Logistic:
 
     def sample(self) -> Tensor:
         return likelihoods.sample_logistic(*self._read())
+
+    def mean(self) -> Tensor:
+        return self._read()[0]
 
     def log2_density(self, z: Tensor) -> Tensor:
         return likelihoods.logistic_log_density(z, *self._read()) * BITS_OF_A_NAT
@@ -111,13 +143,16 @@ class Normal:
         mean, log2_scale = self.read()
         return mean + torch.exp2(log2_scale) * torch.randn_like(mean)
 
+    def mean(self) -> Tensor:
+        return self.read()[0]
+
     def log2_density(self, z: Tensor) -> Tensor:
         return likelihoods.normal_log_density(z, *self.read()) * BITS_OF_A_NAT
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Means and log2-scales."""
         mean, log2_scale = self.params.float().chunk(2, 1)
-        return mean, log2_scale.clamp(*NORMAL_SCALES)
+        return within(mean, -NORMAL_MEANS, NORMAL_MEANS), within(log2_scale, *NORMAL_SCALES)
 
 
 class StandardNormal:
@@ -156,22 +191,29 @@ class FullNormal:
 
     def sample(self) -> Tensor:
         mean, log2_scale, rows = self._read()
-        noise = torch.exp2(log2_scale) * torch.randn_like(mean)
-        z = mean[:, :0]
-        for i, row in enumerate(rows):
-            z = torch.cat([z, (mean[:, i] + noise[:, i] + (row * z).sum(1))[:, None]], 1)
-        return z
+        return self._chained(mean + torch.exp2(log2_scale) * torch.randn_like(mean), rows)
+
+    def mean(self) -> Tensor:
+        mean, _, rows = self._read()
+        return self._chained(mean, rows)
 
     def log2_density(self, z: Tensor) -> Tensor:
         mean, log2_scale, rows = self._read()
         means = torch.stack([mean[:, i] + (row * z[:, :i]).sum(1) for i, row in enumerate(rows)], 1)
         return likelihoods.normal_log_density(z, means, log2_scale) * BITS_OF_A_NAT
 
+    def _chained(self, own: Tensor, rows: list[Tensor]) -> Tensor:
+        """Elements of which each is its own part and those before it, weighted."""
+        z = own[:, :0]
+        for i, row in enumerate(rows):
+            z = torch.cat([z, (own[:, i] + (row * z).sum(1))[:, None]], 1)
+        return z
+
     def _read(self) -> tuple[Tensor, Tensor, list[Tensor]]:
         d = self.latents
         mean, log2_scale, chain = self.params.float().split([d, d, d * (d - 1) // 2], 1)
         rows = [chain[:, i * (i - 1) // 2 : i * (i + 1) // 2] for i in range(d)]
-        return mean, log2_scale.clamp(*NORMAL_SCALES), rows
+        return within(mean, -NORMAL_MEANS, NORMAL_MEANS), within(log2_scale, *NORMAL_SCALES), rows
 
 
 @dataclass(frozen=True)
@@ -190,6 +232,10 @@ class Flow:
         noise = torch.randn(len(self.params), self.latents, device=self.params.device)
         mean, log2_scale = Normal(self.step(noise, self.params)).read()
         return mean + torch.exp2(log2_scale) * noise
+
+    def mean(self) -> Tensor:
+        """By samples: it has no closed form."""
+        return torch.stack([self.sample() for _ in range(SAMPLES_OF_A_MEAN)]).mean(0)
 
     def log2_density(self, z: Tensor) -> Tensor:
         """Of any z, whose noise is found latent by latent, as a codec finds it."""

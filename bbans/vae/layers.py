@@ -46,6 +46,10 @@ class Conv(nn.Conv2d):
         super().__init__(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2)
         self.source, self.target, self.relu, self.digits = source, target, relu, digits
 
+    def kernel(self) -> Tensor:
+        """The weights that inputs are multiplied by."""
+        return self.weight
+
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         y = super().forward(x)
         if add is not None:
@@ -69,14 +73,19 @@ class Linear(Conv):
         super().__init__(channels_in, channels_out, 1, source=source, target=target, relu=relu, digits=digits)
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        y = functional.linear(x, self.weight.flatten(1), self.bias)
+        y = functional.linear(x, self.kernel().flatten(1), self.bias)
         if add is not None:
             y = y + add
         return torch.relu(y) if self.relu else y
 
 
 class MaskedLinear(Linear):
-    """A `Linear` whose weights are 0 where `mask` [out, in] is, and stay so: Germain et al. 2015 (MADE), eq. 8."""
+    """A `Linear` whose weights count as 0 where `mask` [out, in] is: Germain et al. 2015 (MADE), eq. 8.
+
+    Whatever they are: orthogonal steps and revived units know no mask.
+    """
+
+    mask: Tensor
 
     def __init__(
         self,
@@ -90,10 +99,10 @@ class MaskedLinear(Linear):
         digits: tuple[int, ...] = (),
     ) -> None:
         super().__init__(channels_in, channels_out, source=source, target=target, relu=relu, digits=digits)
-        kept = mask[:, :, None, None]
-        with torch.no_grad():
-            self.weight.mul_(kept.to(self.weight))
-        self.weight.register_hook(lambda gradient: gradient * kept.to(gradient))
+        self.register_buffer("mask", mask[:, :, None, None].to(self.weight), persistent=False)
+
+    def kernel(self) -> Tensor:
+        return self.weight * self.mask
 
 
 def input_digits(scale: str) -> int | None:

@@ -187,7 +187,8 @@ def dense_bits(model: DenseVAE, planes: Tensor, *, latents: Latents = SAMPLED) -
 def draw_dense(model: DenseVAE, x: Tensor, latents: Latents = SAMPLED) -> tuple[list[Tensor], Bits]:
     """Latents z1 (and z2) of samples x [N, dims], and the bits [N, latents] of each layer."""
     seen = see_x(x, model.config.depth) * 2.0**-X_DIGITS
-    q1 = model.posterior_of(model.infer(seen))
+    told = model.infer(seen[: len(seen) // latents.copies])
+    q1 = model.posterior_of(told.repeat(latents.copies, 1) if latents.copies > 1 else told)
     if len(model.config.latents) == 1:
         z1, kl = latents("kl", q1, model.prior())
         return [z1], {"kl": kl}

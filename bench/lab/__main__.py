@@ -17,7 +17,17 @@ from bench import common
 from bench.lab.models import Lab
 from bench.sets import Absent
 
-EXPERIMENTS = ("ladder", "one_bit", "mse_is_no_likelihood", "simple_vae")
+EXPERIMENTS = (
+    "bits_back",
+    "ladder",
+    "one_bit",
+    "channel",
+    "toy_2d",
+    "mse_is_no_likelihood",
+    "simple_vae",
+    "collapse",
+    "gaps",
+)
 PAGES = common.ROOT / "docs" / "lab"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,23 @@ def against_normal(path: Path, z: Floats, densities: Mapping[str, Floats]) -> No
         axis.plot(z, np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), color="black")
         axis.set_title(name)
         axis.set_xlabel("z")
+    save(figure, path)
+
+
+def images(path: Path, rows: Mapping[str, Sequence[Floats]], heads: Sequence[str], *, size: float = 1.9) -> None:
+    """Square pictures, [h, w] on the scale of the first of their row or [h, w, 3], as a table; upwards is up."""
+    figure, axes = plt.subplots(
+        len(rows), len(heads), figsize=(size * len(heads), size * len(rows)), squeeze=False, layout="constrained"
+    )
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        most = float(np.max(row[0]))
+        for axis, picture in zip(line, row, strict=True):
+            axis.imshow(picture, origin="lower", vmin=0, vmax=most, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(name)
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(head)
     save(figure, path)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bbans.archive.format import CHAIN, MAGIC, Header, Index, Run
 from bbans.archive.names import Listed
-from bbans.errors import BadFile, ModelMissing
+from bbans.errors import BadFile, BadModel, ModelMissing
 from bbans.image.container import checksum
 
 SMALL = (4, 6, "L")  # what the model `small` takes
@@ -50,7 +50,14 @@ def takes(model: Fake, height: int, width: int, mode: str) -> bool:
     return (height, width, mode) == SMALL if model.name == "small" else height != 13
 
 
-def encode_chain(model: Fake, pixels: np.ndarray, *, want_elbo: bool = False) -> tuple[bytes, Stats]:
+def check_particles(model: Fake) -> None:
+    if model.name != "small":
+        raise BadModel(f"the model {model.name} takes no particles")
+
+
+def encode_chain(
+    model: Fake, pixels: np.ndarray, *, want_elbo: bool = False, particles: object = None
+) -> tuple[bytes, Stats]:
     assert pixels.dtype == np.uint8 and pixels.ndim == 4 and takes(model, *pixels.shape[1:3], SMALL[2])
     payload = zlib.compress(pixels.tobytes())
     return payload, Stats(pixels.size, 8 * len(payload) - 32, 32, None)
@@ -81,8 +88,8 @@ def install(codec: types.ModuleType, zoo: types.ModuleType, patch: pytest.Monkey
                 return model
         raise ModelMissing(f"the file needs model {model_id.hex()}, which is not here")
 
-    for name, function in (("takes", takes), ("encode_chain", encode_chain), ("decode_chain", decode_chain)):
-        patch.setattr(codec, name, function, raising=False)
+    for function in (takes, check_particles, encode_chain, decode_chain):
+        patch.setattr(codec, function.__name__, function, raising=False)
     for name, value in (("load", load), ("load_by_id", load_by_id), ("available", lambda extra=None: MODELS)):
         patch.setattr(zoo, name, value)
 

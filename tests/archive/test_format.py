@@ -50,6 +50,15 @@ def test_golden_header() -> None:
     assert len(packed) == 44
 
 
+def test_a_chain_with_particles_says_so() -> None:
+    """In a way that an earlier bbans refuses, for that group only."""
+    packed = header(particles=True).pack()
+    assert packed[3] == header().pack()[3] + 128
+    assert Header.parse(packed) == header(particles=True)
+    with pytest.raises(BadFile, match="particles"):
+        Header.parse(sealed(body(form=1 + 128, runs=numbers(1, 0, 1), names=numbers(3, 0) + b"\1" + numbers(1) + b"x")))
+
+
 def test_golden_index() -> None:
     packed = Index(1000, ((46, 15000),)).pack()
     assert packed.hex(" ") == "e8 07 01 2e 98 75 06 00 00 00 f4 ba 92 fb bb 7a"

@@ -8,8 +8,9 @@ import pytest
 
 from bbans import archive
 from bbans.archive import writing
-from bbans.errors import BadImage, BadOutput, BbansError, ModelMissing
+from bbans.errors import BadImage, BadModel, BadOutput, BbansError, ModelMissing
 from bbans.image import files as image_files
+from bbans.image.weighted import Particles
 
 from .helpers import PHOTO, SMALL, SMALL_MODEL, files, pixels, save
 
@@ -61,6 +62,25 @@ def test_pictures_that_no_model_takes(fakes: types.ModuleType, monkeypatch: pyte
         with pytest.raises(BadImage, match=f"^in/tall.png: the model .*{words}"):
             archive.create("x.bbansa", ["in"], model=model)
     assert files(Path()) == ["in/good.png", "in/tall.png"]
+
+
+def test_particles(fakes: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, encode = [], fakes.encode_chain
+    monkeypatch.setattr(fakes, "encode_chain", lambda *args, **how: (asked.append(how["particles"]), encode(*args))[1])
+    height, width, _ = SMALL
+    for particles in (None, Particles(5)):
+        archive.create("x.bbansa", pixels(3, height, width), model="small", particles=particles, force=True)
+        assert [group.header.particles for group in archive.read("x.bbansa").groups] == [particles is not None]
+    assert asked == [None, Particles(5)]
+
+
+def test_models_that_take_no_particles(fakes: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is coded before that is known."""
+    monkeypatch.setattr(fakes, "encode_chain", lambda *args, **options: pytest.fail("too late"))
+    height, width, _ = SMALL
+    with pytest.raises(BadModel, match="the model photo takes no particles"):
+        archive.create("x.bbansa", [pixels(3, height, width), pixels(3, 5, 5)], model="small", particles=Particles(2))
+    assert not Path("x.bbansa").exists()
 
 
 def test_without_photo(monkeypatch: pytest.MonkeyPatch, fake_zoo: types.ModuleType) -> None:

@@ -85,6 +85,7 @@ def test_inputs_and_other_outputs_are_never_overwritten(run: Callable, photo: Pa
         (["photo.png", "-o", "none/x"], "none/x: there is no directory 'none'"),
         (["photo.png", "-m", "unheard-of"], "no model 'unheard-of'"),
         (["new\nline.png"], "new line.png: no such file"),
+        (["photo.png", "--particles", "5"], "photo.png: the model fake takes no particles"),
     ],
 )
 def test_bad_inputs(arguments: list[str], words: str, run: Callable, photo: Path, tmp_path: Path) -> None:
@@ -108,6 +109,9 @@ def test_bad_inputs(arguments: list[str], words: str, run: Callable, photo: Path
         ["a.png", "b.png", "-o", "file"],
         ["a.png", "--device", "abacus"],
         ["a.png", "--threads", "0"],
+        ["a.png", "--particles", "0"],
+        ["a.png", "--particles", "4097"],
+        ["a.png", "--independent"],
         ["a.png", "--unheard-of"],
     ],
 )

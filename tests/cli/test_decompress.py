@@ -93,7 +93,7 @@ def _foreign_model(data: bytes) -> bytes:
         (lambda data: data + b"\0", "is damaged: 1 bytes too many"),
         (lambda data: data[:8] + bytes([data[8] ^ 4]) + data[9:], "is damaged: the checksum of its header"),
         (lambda data: data[:-1] + bytes([data[-1] ^ 4]), "is damaged: the checksum of tile 1 of 1"),
-        (lambda data: data[:4] + b"\2" + data[5:], "has format version 2; this bbans knows 1: it needs a newer bbans"),
+        (lambda data: data[:4] + b"\3" + data[5:], "has format version 3; this bbans knows 2: it needs a newer bbans"),
         (_foreign_model, f"needs the model {b'stranger'.hex()}"),
     ],
 )

@@ -17,9 +17,11 @@ from PIL import Image
 from bbans import archive, zoo
 from bbans.image.modes import MODES
 from bbans.image.picture import Picture, compress_picture
+from bbans.image.weighted import Particles
 
 HERE = Path(__file__).parent
 VERSIONS = ("v0", "v1")  # of files; models, and archives, whose version is 0, are in the first
+WITH_PARTICLES = HERE / "v2"  # which no other file needs
 VERSION = HERE / "v0"
 NEWEST = HERE / VERSIONS[-1]
 MODEL = VERSION / "tiny"
@@ -27,6 +29,14 @@ MODEL = VERSION / "tiny"
 PICTURES = (("photo-rgb", 45, 67, 3), ("photo-grey", 40, 64, 1), ("one-pixel", 1, 1, 3), ("column", 19, 1, 1))
 # names of models for pictures of one size, by mode; each writes an archive and a file of one picture
 THUMBNAILS = {"RGB": "tiny-rgb", "1": "tiny-bilevel"}
+PARTICLES = {"coupled": Particles(5), "independent": Particles(3, coupled=False)}  # by those, too
+# models of the family `dense`, by name: the mode of their pictures, and their kinds; they write the same
+DENSE: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense-flow": ("L", {"mixtures": 2, "latents": (4,), "posterior": "flow"}),
+    "dense-full": ("L", {"likelihood": "normal", "latents": (4,), "posterior": "full"}),
+    "dense-vamp": ("1", {"likelihood": "bernoulli", "depth": 1, "latents": (4,), "prior": "vamp", "components": 5}),
+    "dense-two": ("L", {"likelihood": "normal", "scale": 0.1, "latents": (4, 2)}),
+}
 # of other modes, and what else they hold: by libraries, whose bytes may change, and by the model
 OTHERS = {
     "bilevel": ("1", {}),
@@ -38,6 +48,8 @@ OTHERS = {
     "together-alpha": ("RGBA", {}),
     "together-palette": ("P", {"palette": bytes(8 * (5 * i % 32) for i in range(32) for _ in "RGB")}),
 }
+# mode and model of all whose pictures are of one size
+CHAINS = [*THUMBNAILS.items(), *((mode, name) for name, (mode, _) in DENSE.items())]
 COUNT, HEIGHT, WIDTH = 60, 12, 10  # of the pictures in an archive
 
 
@@ -50,8 +62,11 @@ def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:
 
 
 def stack(mode: str) -> NDArray[Any]:
-    """Pictures cut from a large one: uint8 [COUNT, HEIGHT, WIDTH, 3] of mode RGB, bool [COUNT, HEIGHT, WIDTH] of 1."""
+    """Pictures cut from a large one: uint8 [COUNT, HEIGHT, WIDTH, 3] of mode RGB, uint8 [COUNT, HEIGHT, WIDTH] of L,
+    bool [COUNT, HEIGHT, WIDTH] of 1."""
     large = picture(COUNT * HEIGHT, WIDTH, 3 if mode == "RGB" else 1).reshape(COUNT, HEIGHT, WIDTH, -1)
+    if mode == "L":
+        return large[..., 0]
     return large[..., 0] > 90 if mode == "1" else large
 
 
@@ -78,6 +93,15 @@ def one(mode: str) -> NDArray[np.uint8]:
 def archived(mode: str, model: zoo.Model, file: Path) -> None:
     """Write `stack(mode)` in two groups."""
     archive.create(file, [stack(mode)], model=model, group=COUNT // 2)
+
+
+def with_particles(mode: str, model: zoo.Model, how: str, file: Path) -> None:
+    """Write the first pictures of `stack(mode)`: one to a file, some to an archive beside it."""
+    particles = PARTICLES[how]
+    data, _ = compress_picture(Picture(one(mode), mode), model, by_model=True, particles=particles)
+    file.write_bytes(data)
+    some = stack(mode)[: COUNT // 12]
+    archive.create(file.with_suffix(".bbansa"), [some], model=model, particles=particles)
 
 
 def write_model(folder: Path) -> None:
@@ -125,6 +149,26 @@ def write_thumbnail_model(folder: Path, mode: str) -> None:
     export(network, StackTask(sizes, pictures, pictures, Deck()), folder)
 
 
+def write_dense_model(folder: Path, name: str) -> None:
+    """A `dense` model whose posteriors are narrower than its prior."""
+    from bbans.train.export import export
+    from bbans.train.stacks import Deck
+    from bbans.train.tasks import StackTask
+    from bbans.vae.dense import DenseConfig, DenseVAE
+
+    mode, kinds = DENSE[name]
+    sizes = DenseConfig(height=HEIGHT, width=WIDTH, hidden=(12, 8), **kinds)
+    torch.manual_seed(0)
+    network = DenseVAE(sizes)
+    with torch.no_grad():
+        for part, weights in network.named_parameters():
+            weights.add_(0.1 * torch.randn_like(weights))
+            if part in ("posterior.bias", "flow.bias"):
+                weights[4:8] -= 2.5  # log2 of the scales
+    pictures = stack(mode)[..., None] * np.uint8(255 if mode == "1" else 1)
+    export(network, StackTask(sizes, pictures, pictures, Deck()), folder)
+
+
 def main() -> None:
     """Write the models and files that are missing."""
 
@@ -133,6 +177,8 @@ def main() -> None:
         if not folder.exists():
             if name == MODEL.name:
                 write_model(folder)
+            elif name in DENSE:
+                write_dense_model(folder, name)
             else:
                 write_thumbnail_model(folder, next(mode for mode, of in THUMBNAILS.items() if of == name))
             (folder / zoo.FLOAT_WEIGHTS).unlink()
@@ -149,10 +195,14 @@ def main() -> None:
         write(name, Picture(picture(height, width, channels), mode), model(MODEL.name))
     for name in OTHERS:
         write(name, other(name), model(MODEL.name), by_model=False)
-    for mode, name in THUMBNAILS.items():
+    for mode, name in CHAINS:
         write(name, Picture(one(mode), mode), model(name))
         if not (VERSION / f"{name}.bbansa").exists():
             archived(mode, model(name), VERSION / f"{name}.bbansa")
+        WITH_PARTICLES.mkdir(exist_ok=True)
+        for how in PARTICLES:
+            if not (file := WITH_PARTICLES / f"{name}-{how}.bbans").exists():
+                with_particles(mode, model(name), how, file)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from bbans import zoo
-from bbans.errors import BadFile, BadImage
-from bbans.image import codec
+from bbans.errors import BadFile, BadImage, BadModel
+from bbans.image import codec, weighted
 from bbans.image.codec import decode_chain, decode_tile, encode_chain, encode_tile, takes
+from bbans.image.container import Header
+from bbans.image.fields import write_varint
 from bbans.image.picture import Picture, compress_picture, decompress_picture
+from bbans.image.weighted import Particles
+from bbans.particles import MOST
 
 KINDS = ("1", "L", "RGB", "plain")
 
@@ -150,3 +154,98 @@ def test_garbage_is_noticed(thumbnail: zoo.Model, head: bytes) -> None:
     for count in (0, 8, 400):
         with pytest.raises(BadFile):
             decode_chain(thumbnail, head + random.bytes(count), 5, *pictures(thumbnail, 1).shape[1:])
+
+
+# -- particles ---------------------------------------------------------------------------------------------------------
+
+WAYS = pytest.mark.parametrize("coupled", [False, True], ids=["independent", "coupled"])
+
+
+@pytest.fixture(scope="module", params=[kind for kind in KINDS if kind != "plain"])
+def latent(request: pytest.FixtureRequest, tiny_thumbnails: dict[str, Path]) -> zoo.Model:
+    """A model with latents."""
+    return zoo.load(tiny_thumbnails[request.param], device="cpu")
+
+
+@WAYS
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_same_pictures_come_back_with_particles(latent: zoo.Model, count: int, coupled: bool) -> None:
+    x = pictures(latent, 5)
+    payload, stats = encode_chain(latent, x, want_elbo=True, particles=Particles(count, coupled))
+    np.testing.assert_array_equal(decode_chain(latent, payload, *x.shape), x)
+    assert stats.elbo is not None and stats.net == pytest.approx(stats.elbo, rel=5e-3, abs=5)
+
+
+def test_a_few_together_go_through_the_networks_as_all_do(latent: zoo.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = pictures(latent, 2)
+    payload, _ = encode_chain(latent, x, particles=Particles(7))
+    monkeypatch.setattr(weighted, "TOGETHER_DIMS", 3 * x[0].size)
+    assert encode_chain(latent, x, particles=Particles(7))[0] == payload
+    np.testing.assert_array_equal(decode_chain(latent, payload, *x.shape), x)
+
+
+def test_pictures_alike_are_told_once(latent: zoo.Model) -> None:
+    """Each is a batch of its own, and yet costs nothing in the head."""
+    x = pictures(latent, 20)
+    payload, _ = encode_chain(latent, x, particles=Particles(1))
+    particles, at = Particles.parse(payload)
+    batches, _ = codec._read_batches(payload[at:], 20, most=20)
+    assert particles == Particles(1, coupled=True) and len(batches) < 15
+
+
+def test_decoding_enters_what_encoding_does(latent: zoo.Model) -> None:
+    x = pictures(latent, 3)
+    payload, stats = encode_chain(latent, x, want_elbo=True, particles=Particles(5))
+    ledger: dict[str, float] = {}
+    decode_chain(latent, payload, *x.shape, ledger)
+    assert sum(ledger.values()) - ledger["initial"] == pytest.approx(stats.elbo)
+
+
+def test_coupled_particles_need_no_more_initial_bits_than_one(latent: zoo.Model) -> None:
+    x = pictures(latent, 1)
+    of_two, of_ten = (encode_chain(latent, x, particles=Particles(count))[1].initial for count in (2, 10))
+    assert of_ten <= of_two + 32
+
+
+def test_models_without_latents_or_of_all_sizes_take_no_particles(
+    photo: zoo.Model, tiny_thumbnails: dict[str, Path]
+) -> None:
+    for model in (photo, zoo.load(tiny_thumbnails["plain"], device="cpu")):
+        x = np.zeros((1, 8, 12, 3), np.uint8)
+        with pytest.raises(BadModel, match="takes no particles"):
+            encode_chain(model, x, particles=Particles(2))
+        payload, _ = encode_chain(model, x)
+        with pytest.raises(BadFile, match="particles"):
+            decode_chain(model, Particles(2).pack() + payload, *x.shape)
+
+
+def test_a_file_with_particles_is_of_version_2(latent: zoo.Model) -> None:
+    (x,) = pictures(latent, 1)
+    config = latent.network.config
+    picture = Picture(x, "1" if config.depth == 1 else "L" if config.samples == 1 else "RGB")
+    for particles, version in ((None, 1), (Particles(3), 2)):
+        data, _ = compress_picture(picture, latent, by_model=True, particles=particles)
+        assert Header.parse(data).version == version
+        np.testing.assert_array_equal(decompress_picture(data, lambda _: latent).pixels, x)
+
+
+@WAYS
+def test_an_altered_chain_with_particles_is_noticed(latent: zoo.Model, coupled: bool) -> None:
+    x = pictures(latent, 2)
+    payload, _ = encode_chain(latent, x, particles=Particles(2, coupled))
+    random = np.random.default_rng(0)
+    for at in [*range(4), *random.integers(4, len(payload), 4)]:
+        altered = bytearray(payload)
+        altered[at] ^= 1 << random.integers(8)
+        assert is_noticed(latent, bytes(altered), x), at
+    for length in (0, 1, 2, 3, 5, len(payload) - 4):
+        with pytest.raises(BadFile):
+            decode_chain(latent, payload[:length], *x.shape)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2 * MOST + 2, 1 << 60])
+def test_impossible_numbers_of_particles(latent: zoo.Model, number: int) -> None:
+    x = pictures(latent, 1)
+    payload, _ = encode_chain(latent, x)
+    with pytest.raises(BadFile, match="impossible number of particles"):
+        decode_chain(latent, write_varint(0) + write_varint(number) + payload, *x.shape)

@@ -164,7 +164,7 @@ def test_messages_tell_the_causes_apart() -> None:
 
 def test_newer_version_asks_for_a_newer_bbans() -> None:
     data = bytearray(file_of(PAYLOADS))
-    data[4] = container.VERSION + 1
+    data[4] = container.WITH_PARTICLES + 1
     with pytest.raises(UnsupportedVersion, match="needs a newer bbans"):
         Header.parse(bytes(data))
 

@@ -10,6 +10,7 @@ from PIL import Image
 from bbans import zoo
 from bbans.errors import BadImage
 from bbans.image import container
+from bbans.image.codec import decode_tile, encode_tile
 from bbans.image.heatmap import bits_of, draw
 from bbans.image.picture import Picture, compress_picture
 
@@ -57,6 +58,14 @@ def test_thumbnails(tiny_thumbnails: dict[str, Path], kind: str) -> None:
     pixels = picture("smooth", 8, 12, 3 if kind == "RGB" else 1)
     bits = bits_of(Picture(pixels % 2 if kind == "1" else pixels, kind), model)
     assert bits.shape == (8, 12) and bits.min() > 0
+
+
+def test_latents_of_other_bits_that_were_tried_do_not_count(tiny_thumbnails: dict[str, Path]) -> None:
+    model = zoo.load(tiny_thumbnails["L"], device="cpu")
+    pixels = picture("smooth", 8, 12, 1)
+    ledger: dict[str, float] = {}
+    decode_tile(model, encode_tile(model, pixels)[0], 8, 12, 1, ledger)
+    assert bits_of(Picture(pixels, "L"), model).sum() == pytest.approx(ledger["likelihood"])
 
 
 def test_drawing() -> None:

@@ -16,8 +16,10 @@ from bbans.errors import BadModel, BbansError
 from bbans.image.codec import decode_tile, encode_tile
 from bbans.train.data import Mix
 from bbans.train.export import export
-from bbans.train.loop import Recipe, learning_rate, train
+from bbans.train.loop import Recipe, _Loss, kl_weight, learning_rate, train
 from bbans.train.tasks import PhotoTask, validation_bits
+from bbans.vae.distributions import Latents
+from bbans.vae.objectives import SAMPLED, Bits
 from bbans.vae.photo import PhotoConfig, PhotoVAE
 
 CPU = torch.device("cpu")
@@ -188,3 +190,126 @@ def test_weights_that_have_exploded_are_not_exported(files: list[Path], tmp_path
         model.levels[0].enter_d.weight.fill_(1e9)
     with pytest.raises(BadModel, match="beyond half precision"):
         export(model, task(files), tmp_path)
+
+
+# -- objectives --------------------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A task whose bits are known: so many of the likelihood for each picture, and of the KL of each latent.
+
+    likelihood: [N]; kls: [N, latents, ...] of each layer. With several particles there are as many times N.
+    """
+
+    def __init__(self, likelihood: torch.Tensor, **kls: torch.Tensor) -> None:
+        self.likelihood, self.kls = likelihood, kls
+
+    def bits(self, network: object, pixels: torch.Tensor, latents: Latents = SAMPLED) -> Bits:
+        assert len(pixels) == len(self.likelihood)
+        parts = {name: latents.told(name, kl).flatten(1).sum(1) for name, kl in self.kls.items()}
+        return {"d1": 0.25 * self.likelihood, "e1": 0.75 * self.likelihood, **parts}
+
+
+def objective(task: Told, pictures: int, kl_weight: float = 1.0, **options: Any) -> tuple[float, list[float]]:
+    """Of `pictures` of four samples; and the likelihood and the KL beside it."""
+    loss, parts = _Loss(Recipe(**options), task, torch.nn.Identity())(torch.zeros(pictures, 2, 2, 1), kl_weight)
+    return float(loss), parts.tolist()
+
+
+def told(count: int) -> Told:
+    torch.manual_seed(0)
+    return Told(
+        10 + torch.rand(count), kl_whole=torch.randn(count, 3) + 1, kl_local=0.3 * torch.randn(count, 2, 4, 5) + 0.1
+    )
+
+
+def test_the_objective_is_the_negative_elbo() -> None:
+    task = told(6)
+    likelihood = float(task.likelihood.sum())
+    kl = float(sum(part.sum() for part in task.kls.values()))
+    loss, parts = objective(task, 6)
+    assert loss == pytest.approx((likelihood + kl) / 24) and parts == pytest.approx([likelihood / 24, kl / 24])
+
+
+def test_beta_is_the_weight_of_the_kl() -> None:
+    recipe = Recipe(beta=4.0, kl_warmup=10)
+    assert [kl_weight(recipe, step) for step in (0, 5, 10, 99)] == [0, 2, 4, 4] and kl_weight(Recipe(beta=0), 7) == 0
+    task = told(6)
+    (without, parts), (loss, same) = objective(task, 6, 0.0), objective(task, 6, 4.0)
+    assert parts == same and without == pytest.approx(parts[0]) and loss == pytest.approx(parts[0] + 4 * parts[1])
+
+
+def test_a_latent_counts_its_free_bits_at_least() -> None:
+    """On average over the batch and all positions, latent by latent: Kingma et al. 2016, eq. 15."""
+    task, free = told(6), 0.15
+    whole, local = task.kls["kl_whole"], task.kls["kl_local"]
+    counted = 6 * sum(max(free, float(whole[:, i].mean())) for i in range(3))
+    counted += 6 * 20 * sum(max(free, float(local[:, i].mean())) for i in range(2))
+    loss, parts = objective(task, 6, free_bits=free)
+    assert loss == pytest.approx((float(task.likelihood.sum()) + counted) / 24)
+    assert counted > float(whole.sum() + local.sum()) + 1  # some were below
+    assert parts == objective(task, 6)[1]  # what is reported is the true KL
+    half, _ = objective(task, 6, 0.5, free_bits=free)
+    assert half == pytest.approx((float(task.likelihood.sum()) + 0.5 * counted) / 24)
+
+
+def test_what_is_free_has_no_gradient() -> None:
+    kl = torch.tensor([[0.05, 2.0], [0.03, 3.0]]).requires_grad_()
+    loss, _ = _Loss(Recipe(free_bits=0.5), Told(torch.ones(2), kl=kl), torch.nn.Identity())(
+        torch.zeros(2, 1, 1, 1), 1.0
+    )
+    loss.backward()
+    assert kl.grad is not None and kl.grad.tolist() == [[0, 0.5], [0, 0.5]]
+
+
+def test_particles_bound_the_evidence() -> None:
+    """−log2 of the mean weight of each picture's samples: Burda et al. 2016, eq. 8."""
+    task = told(3 * 4)  # three samples of each of four pictures, one sample after another
+    total = (task.likelihood + sum(part.flatten(1).sum(1) for part in task.kls.values())).reshape(3, 4).double()
+    expected = float(-torch.log2(torch.exp2(-total).mean(0)).sum())
+    loss, parts = objective(task, 4, particles=3)
+    assert loss == pytest.approx(expected / 16, rel=1e-5) and loss < sum(parts)
+    assert sum(parts) == pytest.approx(float(total.sum()) / 48)
+
+
+def test_many_improbable_bits_are_no_zeros() -> None:
+    task = Told(torch.tensor([50_000.0, 50_003.0]), kl=torch.zeros(2, 1))
+    loss, _ = objective(task, 1, particles=2)
+    assert loss == pytest.approx((50_001 - np.log2(1 + 2**-3.0)) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"particles": 0}, "particles are at least 1"),
+        ({"beta": -1.0}, "beta and free_bits at least 0"),
+        ({"beta": float("inf")}, "beta and free_bits at least 0"),
+        ({"beta": float("nan")}, "beta and free_bits at least 0"),
+        ({"free_bits": -0.5}, "beta and free_bits at least 0"),
+        ({"particles": 2, "beta": 2.0}, "no beta, no free_bits, no kl_warmup"),
+        ({"particles": 2, "free_bits": 0.5}, "no beta, no free_bits, no kl_warmup"),
+        ({"particles": 2, "kl_warmup": 5}, "no beta, no free_bits, no kl_warmup"),
+    ],
+)
+def test_objectives_that_are_none(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BbansError, match=words):
+        Recipe(**options)
+
+
+def test_another_objective_is_another_run(files: list[Path], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=1)
+    train(recipe, task(files), tmp_path, device=CPU)
+    for change in ({"beta": 2.0}, {"free_bits": 0.1}, {"particles": 2}):
+        with pytest.raises(BbansError, match=f"another {next(iter(change))}"):
+            train(replace(recipe, **change), task(files), tmp_path, device=CPU)
+    state = saved(tmp_path)
+    old = {k: v for k, v in json.loads(state["recipe"]).items() if k not in ("beta", "free_bits", "particles")}
+    torch.save({**state, "recipe": json.dumps(old)}, tmp_path / "checkpoint.pt")
+    train(replace(recipe, steps=2), task(files), tmp_path, device=CPU)
+    assert saved(tmp_path)["step"] == 2
+
+
+@pytest.mark.parametrize("options", [{"beta": 0.5}, {"free_bits": 0.5}, {"particles": 3}], ids=lambda o: next(iter(o)))
+def test_objectives_are_those_of_all_families(options: dict[str, Any], files: list[Path], tmp_path: Path) -> None:
+    train(replace(RECIPE, steps=2, **options), task(files), tmp_path, device=CPU)
+    assert saved(tmp_path)["step"] == 2

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bbans.train.revive import revive
-from bbans.vae.layers import Conv, Residual
+from bbans.vae.layers import Conv, Linear, Residual
 
 
 class Chain(nn.Module):
@@ -60,3 +60,17 @@ def test_living_networks_stay_as_they_are() -> None:
     before = {name: value.clone() for name, value in chain.state_dict().items()}
     assert revive(chain, lambda: chain(x)) == 0
     assert all(torch.equal(value, before[name]) for name, value in chain.state_dict().items())
+
+
+def test_units_of_vectors_live_again() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        Linear(6, 16, source="input", target="first"), Linear(16, 4, source="first", target="last", relu=False)
+    )
+    x = torch.randn(50, 6)
+    with torch.no_grad():
+        layers[0].bias[:5] = -100
+    before = layers(x)
+    assert revive(layers, lambda: layers(x)) == 5
+    torch.testing.assert_close(layers(x), before)
+    assert ((layers[0](x) > 0).float().mean(0)[:5] > 0.05).all() and layers[0].relu

@@ -10,6 +10,8 @@ import torch
 from bbans import zoo
 from bbans.vae import bounds
 from bbans.vae.bounds import LatentKL, importance_weighted
+from bbans.vae.dense import DenseConfig, DenseVAE
+from bbans.vae.distributions import Latents
 from bbans.vae.families import elbo
 from bbans.vae.objectives import Bits
 
@@ -119,3 +121,21 @@ def test_a_dead_latent_is_counted() -> None:
 def test_without_samples_there_is_no_bound() -> None:
     with pytest.raises(ValueError, match="no samples"):
         importance_weighted([])
+
+
+@pytest.mark.parametrize(
+    "latents, posterior", [((3,), "diagonal"), ((3,), "full"), ((3,), "flow"), ((3, 2), "diagonal")]
+)
+def test_copies_are_encoded_once(latents: tuple[int, ...], posterior: str) -> None:
+    torch.manual_seed(0)
+    network = DenseVAE(DenseConfig(1, 4, hidden=(8,), latents=latents, posterior=posterior))
+    pixels, rows = torch.randint(0, 256, (5, 1, 4, 1)).repeat(3, 1, 1, 1), []
+    network.encoder.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    with torch.inference_mode():
+        found = []
+        for copies in (1, 3):
+            torch.manual_seed(1)
+            found.append(elbo(network, pixels, Latents(copies=copies)))
+    assert rows == [15, 5]
+    for name, bits in found[0].items():
+        torch.testing.assert_close(found[1][name], bits)

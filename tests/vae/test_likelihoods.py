@@ -71,3 +71,39 @@ def test_samples_have_their_density() -> None:
     assert float(z.std()) == pytest.approx(0.5 * math.pi / math.sqrt(3), rel=0.03)
     entropy = 2 - math.log(2)  # of a logistic of scale 1/2, in nats
     assert -float(likelihoods.logistic_log_density(z, mean, log2_scale).mean()) == pytest.approx(entropy, abs=0.03)
+
+
+def test_the_cdf_of_the_normal_and_its_slope() -> None:
+    t = torch.tensor([-1e8, -5e3, -30.0, -20.1, -19.9, -5.0, 0.0, 3.0, 9.0]).requires_grad_()
+    found = likelihoods.log_normal_cdf(t)
+    (slope,) = torch.autograd.grad(found.sum(), t)
+    wide = t.detach().double()
+    expected = torch.special.log_ndtr(wide)
+    torch.testing.assert_close(found.detach().double(), expected, rtol=1e-6, atol=1e-12)
+    density = -0.5 * wide**2 - 0.5 * math.log(2 * math.pi)
+    hazard = torch.where(wide < -1e3, -wide, torch.exp(density - expected))  # φ / Φ
+    torch.testing.assert_close(slope.double(), hazard, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("log2_scale", [-4.5, -1.0, 3.0, 7.0])
+def test_the_discretised_normal_is_a_difference_of_cdfs(log2_scale: float) -> None:
+    mean = torch.tensor([-40.0, 3.2, 100.5, 300.0])[:, None].double()
+    edges = torch.arange(257.0).double()
+    edges[0], edges[-1] = -likelihoods.FAR, likelihoods.FAR
+    scale = torch.tensor(log2_scale).double()
+    nll = likelihoods.discretised_normal_nll(mean, scale, edges[:-1], edges[1:])
+    t = (edges - mean) / 2**log2_scale
+    middle = 0.5 * (t[:, 1:] + t[:, :-1])
+    cdf, upper = (0.5 * torch.special.erfc(sign * t / math.sqrt(2)) for sign in (-1, 1))
+    mass = torch.where(middle < 0, cdf[:, 1:] - cdf[:, :-1], upper[:, :-1] - upper[:, 1:])
+    likely = mass > 1e-250
+    torch.testing.assert_close(torch.exp(-nll[likely]), mass[likely], rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.exp(-nll).sum(1), torch.ones(4).double())
+
+
+def test_the_discretised_normal_has_slopes_far_out() -> None:
+    """They lead back, and are as large as they should be."""
+    mean = torch.tensor([1e2, 3e3, 1e5]).requires_grad_()
+    nll = likelihoods.discretised_normal_nll(mean, torch.full((3,), -4.0), torch.zeros(3), torch.ones(3))
+    (slope,) = torch.autograd.grad(nll.sum(), mean)
+    torch.testing.assert_close(slope, (mean.detach() - 1) * 2**8, rtol=1e-3, atol=0)
