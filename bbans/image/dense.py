@@ -25,7 +25,7 @@ from bbans.errors import BadFile
 from bbans.image.planes import BACK, PRIOR, Latents, Planes, Strand, Watch, rows_of
 from bbans.image.weighted import Particles, weighted
 from bbans.vae.dense import LOG2_SCALE, REACH, UNITS, Z_DIGITS, DenseVAE, see_x
-from bbans.vae.distributions import NORMAL_MEANS, NORMAL_SCALES
+from bbans.vae.distributions import FULL_SCALES, NORMAL_MEANS, NORMAL_SCALES
 from bbans.zoo import Tables
 
 Int32 = NDArray[np.int32]
@@ -88,7 +88,7 @@ class DenseCodec:
         params = self.net.infer(see_x(x.flatten(1), config.depth))
         if config.posterior == "flow":
             return self._latents(config.latents[0], lambda: self._flow(params), BACK)
-        return self._chain(config.latents[0], params, BACK)
+        return self._chain(config.latents[0], params, BACK, full=config.posterior == "full")
 
     def posterior_of_upper(self, z1: Latents) -> Codec:
         """q(z2 | z1)."""
@@ -125,10 +125,10 @@ class DenseCodec:
 
     # -- normals on the grid ---------------------------------------------------------------------------------------
 
-    def _chain(self, latents: int, params: Tensor, part: str) -> Codec:
+    def _chain(self, latents: int, params: Tensor, part: str, *, full: bool = False) -> Codec:
         """Of a layer with these parameters [n, 2 latents (+ pairs)]; see `_chain`."""
         columns = _columns(params)
-        return self._latents(latents, lambda: _chain(columns, latents), part)
+        return self._latents(latents, lambda: _chain(columns, latents, full=full), part)
 
     def _latents(self, latents: int, begin: Callable[[], Given], part: str) -> Codec:
         """Of a layer, whose latents are normal given those before; symbols are `Latents`. part: of the ledger."""
@@ -188,7 +188,7 @@ class DenseCodec:
                     found = (earlier[i] - mean) * self.exp2[2 * _index(scale) + 8] >> 15 - Z_DIGITS
                     noise[:, i] = torch.from_numpy(np.clip(found, 1 - LOCATIONS, LOCATIONS - 1))
                 params = _columns(self.net.flow_step(noise.to(self.like), context))
-                known.append((_mean(params[len(known)]), params[latents + len(known)]))
+                known.append((_mean(params[len(known)]), _scale(params[latents + len(known)])))
             return known[len(earlier)]
 
         return given
@@ -240,7 +240,7 @@ class DenseCodec:
         latents = len(z)
         total = np.zeros((self.count, components.shape[1]), np.int64)  # log2 of each density, in 1/16
         for i in range(latents):
-            mean, scale = _mean(components[i]), components[latents + i]
+            mean, scale = _mean(components[i]), _scale(components[latents + i])
             index = _index(scale)
             # in 2^-15.5 of the scale, then in 2^-7.5
             standardised = (z[i][:, None] - mean) * self.exp2[2 * index] >> 8
@@ -252,13 +252,15 @@ class DenseCodec:
 _QUARTER_NAT = 11819  # 16 / (2 ln 2) in 2^-10: t^2 / 2 nats, in 1/16 bit
 
 
-def _chain(params: Int64, latents: int) -> Given:
-    """Normals [2 latents (+ pairs), n]: means, scales, and if there are more, what each takes of those before it."""
+def _chain(params: Int64, latents: int, *, full: bool = False) -> Given:
+    """Normals [2 latents, n]: means, scales, and of a full covariance also what each takes of those before it."""
 
     def given(earlier: list[Int64]) -> tuple[Int64, Int64]:
         i = len(earlier)
-        mean, scale = _mean(params[i]), params[latents + i]
-        if i and len(params) > 2 * latents:
+        mean, scale = params[i], params[latents + i]
+        if not full:
+            return _mean(mean), _scale(scale)
+        if i:
             row = params[2 * latents + i * (i - 1) // 2 : 2 * latents + i * (i + 1) // 2]
             mean = mean + ((row * np.stack(earlier)).sum(0) >> 8)
         return mean, scale
@@ -287,9 +289,15 @@ def _mean(mean: Int64) -> Int64:
     return np.clip(mean, -most, most)
 
 
+def _scale(scale: Int64) -> Int64:
+    """Of a latent, in 1/8 of octaves, as far from 0 as it may be."""
+    least, most = NORMAL_SCALES
+    return np.clip(scale, int(PER_OCTAVE * least), int(PER_OCTAVE * most))
+
+
 def _index(scale: Int64) -> Int64:
     """Of the table for scales of latents in 1/8 of octaves, 0 being 1."""
-    least, most = NORMAL_SCALES
+    least, most = FULL_SCALES
     return SCALE_OF_Z + np.clip(scale, int(PER_OCTAVE * least), int(PER_OCTAVE * most))
 
 

@@ -20,6 +20,7 @@ from bbans.vae import likelihoods
 
 BITS_OF_A_NAT = 1 / math.log(2.0)
 NORMAL_SCALES = (-9.0, 0.5)  # log2 of the least and the largest scale of a normal latent
+FULL_SCALES = (-9.0, 2.0)  # the same of one of full covariance, whose means are those of a chain, and unbounded
 NORMAL_MEANS = 5.0  # the largest on either side: latents of a learnt prior would drift off the grid that codes them
 SAMPLES_OF_A_MEAN = 100  # where there is no other way to it
 
@@ -215,7 +216,7 @@ class FullNormal:
         d = self.latents
         mean, log2_scale, chain = self.params.float().split([d, d, d * (d - 1) // 2], 1)
         rows = [chain[:, i * (i - 1) // 2 : i * (i + 1) // 2] for i in range(d)]
-        return within(mean, -NORMAL_MEANS, NORMAL_MEANS), within(log2_scale, *NORMAL_SCALES), rows
+        return mean, within(log2_scale, *FULL_SCALES), rows
 
 
 @dataclass(frozen=True)

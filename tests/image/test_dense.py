@@ -23,7 +23,7 @@ from bbans.image.heatmap import bits_of
 from bbans.image.picture import Picture, compress_picture, decompress_picture
 from bbans.image.planes import Latents, Strand
 from bbans.vae.dense import DenseVAE
-from bbans.vae.distributions import NORMAL_SCALES, Flow, Normal, VampPrior
+from bbans.vae.distributions import FULL_SCALES, NORMAL_SCALES, Flow, Normal, VampPrior
 
 from ..codecs.helpers import random_message
 from ..conftest import DENSE_KINDS, dense_config, dense_pictures, random_dense
@@ -356,10 +356,14 @@ def test_noise_far_out_is_clipped(tiny_dense: TinyDense, far: int) -> None:
 def test_means_and_scales_are_clamped_as_in_training(tiny_dense: TinyDense) -> None:
     _, made = the_codec("normal-diagonal", tiny_dense, 3)
     far = torch.tensor([[1e4] * 2, [-1e4] * 2]).reshape(1, 4)
-    mean, scale = _chain(np.array([[1 << 15], [-(1 << 15)], [0], [0]], np.int64), 2)([])
-    assert mean.tolist() == [512 * float(Normal(far).read()[0][0, 0])] and scale.tolist() == [0]
-    assert _chain(np.array([[0], [-(1 << 15)], [0], [0]], np.int64), 2)([mean])[0].tolist() == [-2560]
     least, most = NORMAL_SCALES
+    ends = np.array([[1 << 15], [-(1 << 15)], [1 << 15], [-(1 << 15)]], np.int64)
+    mean, scale = _chain(ends, 2)([])
+    assert mean.tolist() == [512 * float(Normal(far).read()[0][0, 0])] and scale.tolist() == [8 * most]
+    mean, scale = _chain(ends, 2)([mean])
+    assert mean.tolist() == [-2560] and scale.tolist() == [8 * least]
+    assert [each.tolist() for each in _chain(ends, 2, full=True)([])] == [[1 << 15], [1 << 15]]
+    least, most = FULL_SCALES
     grid = made._grid(np.zeros(3, np.int64), np.array([-(1 << 15), 0, 1 << 15]), 8, floor=0)
     assert grid.scales.tolist() == [int(SCALE_OF_Z + 8 * least), SCALE_OF_Z, int(SCALE_OF_Z + 8 * most)]
     assert grid.scales.min() >= 0 and grid.scales.max() < SCALES

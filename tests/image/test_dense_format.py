@@ -205,11 +205,14 @@ class Decoder:
     # -- latents
 
     def grid(self, mean: int, scale: int, bits: int, floor: int) -> Grid:
-        i = 76 + clip(scale, -72, 4)
+        i = 76 + clip(scale, -72, 16)
         return Grid(self.normal, -4096, 1 << 9 - bits, 1 << 4 + bits, mean, i, floor)
 
     def mean(self, parameter: int) -> int:
         return clip(parameter, -2560, 2560)
+
+    def scale(self, parameter: int) -> int:
+        return clip(parameter, -72, 4)
 
     def location(self, k: int, bits: int) -> int:
         w = 1 << 9 - bits
@@ -221,11 +224,12 @@ class Decoder:
         def given(j: int, before: list[list[int]]) -> list[Grid]:
             out = []
             for n, row in enumerate(p.tolist()):
-                mean = self.mean(row[j])
-                if len(row) > 2 * d:
+                mean, scale = self.mean(row[j]), self.scale(row[d + j])
+                if self.config["posterior"] == "full" and floor == 0:
+                    mean, scale = row[j], row[d + j]
                     pairs = (row[2 * d + j * (j - 1) // 2 + k] * self.location(before[k][n], bits) for k in range(j))
                     mean += sum(pairs) >> 8
-                out.append(self.grid(mean, row[d + j], bits, floor))
+                out.append(self.grid(mean, scale, bits, floor))
             return out
 
         return given
@@ -235,7 +239,7 @@ class Decoder:
             e = np.zeros((len(context), d), np.int64)
             for latent in range(j + 1):
                 p = self.params("flow", self.layer("see_noise", e, 0, 4095, context)).tolist()
-                grids = [self.grid(self.mean(row[latent]), row[d + latent], bits, 0) for row in p]
+                grids = [self.grid(self.mean(row[latent]), self.scale(row[d + latent]), bits, 0) for row in p]
                 if latent == j:
                     return grids
                 for n, grid in enumerate(grids):
@@ -272,7 +276,7 @@ class Decoder:
             for row in p.tolist():
                 total = 0
                 for j in range(d):
-                    i = 76 + clip(row[d + j], -72, 4)
+                    i = 76 + self.scale(row[d + j])
                     t = (self.location(z[j][n], bits) - self.mean(row[j])) * self.exp2[2 * i] >> 8
                     total -= (11819 * t * t >> 25) + 2 * i
                 logs.append(total)
