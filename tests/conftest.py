@@ -17,6 +17,9 @@ from hypothesis import settings
 import bbans
 from bbans.errors import BadFile, BadModel, ModelMissing
 
+# The benchmarks are no part of the package. Last, so that `bbans` is the one that is installed.
+sys.path.append(str(Path(__file__).parent.parent))
+
 settings.register_profile("bbans", deadline=None)  # a busy machine is no failure
 settings.load_profile("bbans")
 

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
 CHANGED = [
     "E does not see B",
     "channels apart",
@@ -25,7 +24,6 @@ CHANGED = [
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """bench.ablations, whose lists name two pictures in `tmp_path`."""
-    monkeypatch.syspath_prepend(ROOT)
     from bench import ablations
 
     for name in ("train", "validation"):

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,22 +16,13 @@ from hypothesis import strategies as st
 
 from bbans import zoo
 from bbans.errors import BadFile, BbansError
+from bench import faults
 
 from .golden.make import CHAINS, HERE, MODEL, VERSION
 
 
 @pytest.fixture(scope="module")
-def faults() -> Iterator[ModuleType]:
-    """The benchmark."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(HERE.parent.parent)
-        import bench.faults
-
-        yield bench.faults
-
-
-@pytest.fixture(scope="module")
-def readers(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def readers(tmp_path_factory: pytest.TempPathFactory) -> Any:
     models = [zoo.load(VERSION / name, device="cpu") for name in (MODEL.name, *(name for _, name in CHAINS))]
     return faults.Readers(models, tmp_path_factory.mktemp("fuzz"))
 
@@ -46,9 +35,7 @@ def samples(readers: Any) -> list[Any]:
 
 @settings(max_examples=60)
 @given(data=st.data(), seed=st.integers(0, 2**32))
-def test_hostile_files_are_errors(
-    faults: ModuleType, readers: Any, samples: list[Any], data: st.DataObject, seed: int
-) -> None:
+def test_hostile_files_are_errors(readers: Any, samples: list[Any], data: st.DataObject, seed: int) -> None:
     ids = [*readers.models, bytes(range(8))]
     kind = data.draw(st.sampled_from([kind for kind in faults.kinds(ids) if any(map(kind.takes, samples))]))
     sample = data.draw(st.sampled_from([sample for sample in samples if kind.takes(sample)]))
@@ -56,14 +43,14 @@ def test_hostile_files_are_errors(
         sample.read(kind.make(sample.data, Random(seed)), kind.resealed)
 
 
-def test_mutations_come_back_from_their_seeds(faults: ModuleType, readers: Any, samples: list[Any]) -> None:
+def test_mutations_come_back_from_their_seeds(readers: Any, samples: list[Any]) -> None:
     for kind in faults.kinds([bytes(8)]):
         for sample in samples:
             if kind.takes(sample):
                 assert kind.make(sample.data, Random(1)) == kind.make(sample.data, Random(1))
 
 
-def test_faults_are_counted_and_kept(faults: ModuleType, tmp_path: Path) -> None:
+def test_faults_are_counted_and_kept(tmp_path: Path) -> None:
     """Those of a reader that does all that none should."""
 
     def read(data: bytes, resealed: bool) -> None:

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
 DRAWN = [
     ("icon", Image.new("RGBA", (20, 10), (200, 10, 10, 100))),
     ("palette", Image.new("L", (20, 10)).quantize(2)),
@@ -20,7 +19,6 @@ DRAWN = [
 
 @pytest.fixture
 def graphics(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(ROOT)
     import bench.graphics
 
     monkeypatch.setattr(bench.graphics.drawings, "drawings", lambda: iter(DRAWN))

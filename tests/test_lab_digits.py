@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench.lab.digits import coded_normals
 
 
 @pytest.mark.parametrize("sigma", [2.0, 25.5])
-def test_noise_costs_its_entropy(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT)
-    from bench.lab.digits import coded_normals
-
+def test_noise_costs_its_entropy(sigma: float) -> None:
     random = np.random.default_rng(0)
     means = random.uniform(118, 138, 20_000)
     x = np.rint(means + sigma * random.standard_normal(20_000)).clip(0, 255)

@@ -10,15 +10,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-ROOT = Path(__file__).parent.parent
+from bench import particles
 
 
-def test_every_number_of_particles_is_measured(
-    tiny_thumbnails: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(ROOT)
-    from bench import particles
-
+def test_every_number_of_particles_is_measured(tiny_thumbnails: dict[str, Path], tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (5, 8, 12), np.uint8))
     arguments = [str(tmp_path / "x.npy"), "-m", str(tiny_thumbnails["1"]), "--images", "3", "-o", str(tmp_path)]
     threads = torch.get_num_threads()
@@ -34,8 +29,5 @@ def test_every_number_of_particles_is_measured(
 
 
 @pytest.mark.parametrize("numbers", ["0", "5000", "1,x"])
-def test_numbers(numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT)
-    from bench import particles
-
+def test_numbers(numbers: str) -> None:
     assert CliRunner().invoke(particles.main, ["--particles", numbers]).exit_code == 2

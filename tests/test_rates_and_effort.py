@@ -12,8 +12,6 @@ from PIL import Image
 
 from bbans.image import libraries, tuning
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
@@ -29,7 +27,6 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch):
     """The package of the benchmarks."""
-    monkeypatch.syspath_prepend(ROOT)
     import bench.effort
     import bench.latents
     import bench.rates

@@ -11,19 +11,10 @@ from click.testing import CliRunner
 
 from bbans.image.modes import MODES
 from bbans.image.picture import Picture
-
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def roundtrips(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(ROOT)
-    import bench.roundtrips
-
-    return bench.roundtrips
+from bench import roundtrips
 
 
-def test_all_combinations(roundtrips) -> None:
+def test_all_combinations() -> None:
     made = roundtrips.combinations()
     assert len(made) >= 2000 and {one.mode for one in made} == set(MODES)
     met = Counter((one.mode, one.metadata) for one in made)
@@ -31,17 +22,17 @@ def test_all_combinations(roundtrips) -> None:
     assert {(one.mode, one.content) for one in made} == {(m, c) for m in MODES for c in roundtrips.CONTENTS}
 
 
-def test_a_few_come_back(roundtrips, tiny_models: dict[int, Path]) -> None:
+def test_a_few_come_back(tiny_models: dict[int, Path]) -> None:
     result = CliRunner().invoke(roundtrips.main, ["--quick", "-m", str(tiny_models[2])])
     assert result.exit_code == 0, result.output
     last = result.output.splitlines()[-1]
     assert last.replace(" ", "") == f"|sum|{roundtrips.QUICK}|0|"
 
 
-def test_a_difference_is_noticed(roundtrips, tiny_models: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_is_noticed(tiny_models: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def other(data: bytes, models: object) -> Picture:
         return Picture(np.zeros((1, 1, 1), np.uint8), "L")
 
-    monkeypatch.setattr(roundtrips, "decompress_picture", other)
+    monkeypatch.setattr("decompress_picture", other)
     result = CliRunner().invoke(roundtrips.main, ["--quick", "-m", str(tiny_models[2])])
     assert result.exit_code == 1 and "what is decoded has other pixels" in result.output

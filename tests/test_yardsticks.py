@@ -10,14 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-ROOT = Path(__file__).parent.parent
 MODES = {"mnist-binary": "1", "mnist": "L", "cifar10": "RGB"}
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """bench.yardsticks and bench.sets, whose data folder is `tmp_path`."""
-    monkeypatch.syspath_prepend(ROOT)
     monkeypatch.delenv("BBANS_CIFAR10", raising=False)
     from bench import common, sets, yardsticks
 

@@ -41,7 +41,8 @@ HALF = 0.5**0.5  # the sigma whose log-density is −MSE, and a constant: sigma^
 @dataclass(frozen=True)
 class Net:
     """density: the loss is the density of a normal, which takes pixels for real numbers, instead of the mass that a
-    coder needs; scale: of a normal, or 0 where the decoder tells it, as `DenseConfig` has it."""
+    coder needs; scale: of a normal, or 0 where the decoder tells it, as `DenseConfig` has it; longer: so many times as
+    many steps."""
 
     likelihood: str = "normal"
     latents: int = 20
@@ -49,6 +50,7 @@ class Net:
     mixtures: int = 1
     density: bool = False
     beta: float = 1.0
+    longer: int = 1
 
     @property
     def name(self) -> str:
@@ -96,7 +98,9 @@ def task(lab: Lab, net: Net) -> Digits:
 
 def trained(lab: Lab, net: Net) -> zoo.Model:
     """The net, which is trained once for all experiments. Raises `Absent`."""
-    recipe = replace(ADAM, learning_rate=LEARNING_RATE, batch=BATCH, steps=lab.steps(STEPS, QUICK_STEPS), beta=net.beta)
+    recipe = replace(
+        ADAM, learning_rate=LEARNING_RATE, batch=BATCH, steps=net.longer * lab.steps(STEPS, QUICK_STEPS), beta=net.beta
+    )
     return lab.trained(task(lab, net), recipe)
 
 
