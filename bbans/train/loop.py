@@ -29,7 +29,8 @@ from bbans.train.muon import Muon
 from bbans.train.revive import revive
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
-from bbans.vae.distributions import Latents, keep_nothing
+from bbans.vae.dense import DenseConfig
+from bbans.vae.distributions import Doubly, Latents, from_posterior, keep_nothing
 from bbans.vae.families import Config, Network, begin_from, family_of
 from bbans.vae.layers import channels_last
 from bbans.vae.photo import PhotoConfig
@@ -50,8 +51,9 @@ class Recipe:
     they have to pay for it; after it the objective is the true −ELBO, or with beta another weight of the KL (Higgins et
     al. 2017). free_bits: what the KL of each latent counts at least, on average over a batch and all positions, so that
     none is given up early (Kingma et al. 2016, arXiv:1606.04934, eq. 15). particles: samples of the latents; with more
-    than one the objective is the importance-weighted bound (Burda et al. 2016, arXiv:1509.00519). restarts: steps at
-    which training begins anew from the averaged weights: both warm-ups, cosine and optimiser (Loshchilov & Hutter 2017,
+    than one the objective is the importance-weighted bound (Burda et al. 2016, arXiv:1509.00519); doubly: with
+    gradients of q as `distributions.Doubly` has them, of `dense` with one layer of normals. restarts: steps at which
+    training begins anew from the averaged weights: both warm-ups, cosine and optimiser (Loshchilov & Hutter 2017,
     arXiv:1608.03983), and dead units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`;
     weight_decay: decoupled, relative to the learning rate. Of `photo`: levels, mix; directions: how many its tuning
     knows (`bbans.train.directions`); fits: how many each last layer is fitted along (`bbans.train.fits`). Of the
@@ -71,6 +73,7 @@ class Recipe:
     beta: float = 1.0
     free_bits: float = 0.0
     particles: int = 1
+    doubly: bool = False
     restarts: tuple[int, ...] = ()
     levels: int = 4  # of each crop; coarser ones are too few pixels to matter
     directions: int = 0
@@ -86,6 +89,12 @@ class Recipe:
             raise BbansError("particles are at least 1, beta and free_bits at least 0")
         if self.particles > 1 and (self.beta != 1 or self.free_bits or self.kl_warmup):
             raise BbansError("of the importance-weighted bound the KL is no part: no beta, no free_bits, no kl_warmup")
+        if self.doubly and self.particles == 1:
+            raise BbansError("doubly: of several particles")
+        if self.doubly and not (
+            isinstance(self.model, DenseConfig) and self.model.posterior != "flow" and len(self.model.latents) == 1
+        ):
+            raise BbansError("doubly: of `dense` with one layer of latents, and a posterior that is no flow")
         ascending = all(isinstance(step, int) for step in self.restarts) and [*self.restarts] == sorted(
             {*self.restarts}
         )
@@ -125,7 +134,9 @@ class _Loss(nn.Module):
         free, particles = self.recipe.free_bits, self.recipe.particles
         elements: list[Tensor] = []
         keep = (lambda name, kl: elements.append(kl)) if free else keep_nothing
-        bits = self.task.bits(self.network, pixels.repeat(particles, 1, 1, 1), Latents(keep=keep, copies=particles))
+        doubly = Doubly() if self.recipe.doubly else None
+        latents = Latents(doubly or from_posterior, keep, particles)
+        bits = self.task.bits(self.network, pixels.repeat(particles, 1, 1, 1), latents)
         likelihood = kl = pixels.new_zeros((), dtype=torch.float32)
         for name, part in bits.items():
             if name.startswith("kl"):
@@ -135,8 +146,10 @@ class _Loss(nn.Module):
         dims = particles * pixels.numel()
         parts = torch.stack([likelihood.sum(), kl.sum()]).detach() / dims
         if particles > 1:
-            log2_weights = -(likelihood + kl).reshape(particles, -1)
-            bound = math.log2(particles) - torch.logsumexp(log2_weights * math.log(2.0), 0) / math.log(2.0)
+            log_weights = -(likelihood + kl).reshape(particles, -1) * math.log(2.0)
+            if doubly:
+                doubly.weights = torch.softmax(log_weights.detach(), 0).flatten()
+            bound = math.log2(particles) - torch.logsumexp(log_weights, 0) / math.log(2.0)
             return bound.sum() / pixels.numel(), parts
         counted = sum((_free(each, free) for each in elements), kl.new_zeros(())) if free else kl.sum()
         return (likelihood.sum() + kl_weight * counted) / dims, parts
@@ -158,7 +171,14 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
         before, now = json.loads(saved["recipe"]), json.loads(json.dumps(asdict(recipe)))
         # what recipes did not say when the run began
         before["model"] = json.loads(json.dumps(asdict(type(recipe.model)()))) | before["model"]
-        before = {"weight_decay": 0.0, "restarts": [], "beta": 1.0, "free_bits": 0.0, "particles": 1} | before
+        before = {
+            "weight_decay": 0.0,
+            "restarts": [],
+            "beta": 1.0,
+            "free_bits": 0.0,
+            "particles": 1,
+            "doubly": False,
+        } | before
         before.setdefault("optimiser", "muon" if "momentum" in saved["optimiser"]["param_groups"][0] else "adam")
         if others := [key for key in now if key not in ("steps", "directions", "fits") and before.get(key) != now[key]]:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")

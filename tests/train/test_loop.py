@@ -18,7 +18,8 @@ from bbans.train.data import Mix
 from bbans.train.export import export
 from bbans.train.loop import Recipe, _Loss, kl_weight, learning_rate, train
 from bbans.train.tasks import PhotoTask, validation_bits
-from bbans.vae.distributions import Latents
+from bbans.vae.dense import DenseConfig
+from bbans.vae.distributions import Latents, Normal, StandardNormal
 from bbans.vae.objectives import SAMPLED, Bits
 from bbans.vae.photo import PhotoConfig, PhotoVAE
 
@@ -272,6 +273,40 @@ def test_particles_bound_the_evidence() -> None:
     assert sum(parts) == pytest.approx(float(total.sum()) / 48)
 
 
+class Line:
+    """x = slope z + noise of scale 1/2, z ~ N(0, 1), and q of the parameters of a network that sees nothing."""
+
+    def __init__(self, slope: float, q: tuple[float, float]) -> None:
+        self.slope, self.q = torch.tensor([slope], requires_grad=True), torch.tensor([q], requires_grad=True)
+
+    def bits(self, network: object, pixels: torch.Tensor, latents: Latents = SAMPLED) -> Bits:
+        z, kl = latents("kl", Normal(self.q.expand(len(pixels), 2)), StandardNormal())
+        x = pixels.flatten(1)
+        noise = Normal(torch.cat([self.slope * z, torch.full_like(z, -1.0)], 1))
+        return {"x": -noise.log2_density(x).sum(1), "kl": kl.sum(1)}
+
+
+def test_doubly_reparametrised_gradients_are_those_of_the_bound() -> None:
+    """In expectation, for q, and with less noise where q is good; for all else sample by sample."""
+    config = DenseConfig()
+    means, noises = [], []
+    for doubly in (False, True):
+        line = Line(1.5, (0.4, -1.0))
+        objective = _Loss(Recipe(particles=4, doubly=doubly, model=config), line, torch.nn.Identity())
+        of_q, of_slope = [], []
+        torch.manual_seed(0)
+        for _ in range(100):
+            line.q.grad = line.slope.grad = None
+            objective(torch.full((400, 1, 1, 1), 0.8), 1.0)[0].backward()
+            of_q.append(line.q.grad[0].clone())
+            of_slope.append(line.slope.grad.clone())
+        means.append((torch.stack(of_q).mean(0), torch.stack(of_slope)))
+        noises.append(torch.stack(of_q).std(0))
+    assert torch.equal(means[0][1], means[1][1])
+    assert torch.allclose(means[0][0], means[1][0], atol=0.005) and float(means[0][0].abs().min()) > 0.015
+    assert bool((noises[1] < noises[0]).all())
+
+
 def test_many_improbable_bits_are_no_zeros() -> None:
     task = Told(torch.tensor([50_000.0, 50_003.0]), kl=torch.zeros(2, 1))
     loss, _ = objective(task, 1, particles=2)
@@ -289,6 +324,10 @@ def test_many_improbable_bits_are_no_zeros() -> None:
         ({"particles": 2, "beta": 2.0}, "no beta, no free_bits, no kl_warmup"),
         ({"particles": 2, "free_bits": 0.5}, "no beta, no free_bits, no kl_warmup"),
         ({"particles": 2, "kl_warmup": 5}, "no beta, no free_bits, no kl_warmup"),
+        ({"doubly": True, "model": DenseConfig()}, "of several particles"),
+        ({"particles": 2, "doubly": True}, "of `dense` with one layer"),
+        ({"particles": 2, "doubly": True, "model": DenseConfig(latents=(4, 2))}, "of `dense` with one layer"),
+        ({"particles": 2, "doubly": True, "model": DenseConfig(posterior="flow")}, "of `dense` with one layer"),
     ],
 )
 def test_objectives_that_are_none(options: dict[str, Any], words: str) -> None:
