@@ -96,6 +96,14 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
         }
         for free in (0.1, 0.3)
     },
+    **{
+        f"latents of bounded colours, encoder of 144{seed}": {
+            "model": {"colour": DIFFERENCES, "overview": False, "encoder": 144},
+            "recipe": {"seed": int(bool(seed))},
+        }
+        for seed in ("", ", seed 1")
+    },
+    "latents of 16x16 of bounded colours": {"model": {"colour": DIFFERENCES, "overview": False, "region": 16}},
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},

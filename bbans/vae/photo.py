@@ -34,8 +34,9 @@ class PhotoConfig:
     """Sizes of the networks. `latents` may be 0: the same model without stochastic latents.
 
     region: one latent vector for so many positions of C both ways; overview: whether networks are also told, free of
-    noise, what C says of each region; distinct: how many levels' networks there are: those of the finest levels, the
-    last for all coarser ones too; colour: a name in `lattice.COLOURS`.
+    noise, what C says of each region; regional: the width of the networks of regions; encoder: that of the one that
+    infers z, 0 for the same; distinct: how many levels' networks there are: those of the finest levels, the last for
+    all coarser ones too; colour: a name in `lattice.COLOURS`.
     """
 
     channels: int = 64
@@ -45,6 +46,7 @@ class PhotoConfig:
     region: int = 8
     overview: bool = True
     regional: int = 48
+    encoder: int = 0
     blocks: tuple[int, int, int] = (2, 1, 2)
     distinct: int = 1
     colour: str = "YCoCg-R"
@@ -52,8 +54,6 @@ class PhotoConfig:
     def __post_init__(self) -> None:
         """Raises `BadModel` for sizes that make no network."""
         check_sizes(self)
-        if self.latents < 0:
-            raise BadModel(f"latents: at least 0, not {self.latents}")
         if self.region not in REGIONS:
             raise BadModel(f"region: one of {', '.join(map(str, REGIONS))}, not {self.region}")
 
@@ -99,8 +99,8 @@ class PhotoLevel(Phases):
         c, r, zc = config.channels, config.regional, config.latents
         steps = config.region.bit_length() - 1
 
-        def pyramid(part: str, channels_in: int) -> nn.Sequential:
-            widths = [channels_in, *([r // 2] if steps > 1 else []), *[r] * max(1, steps - 1)]
+        def pyramid(part: str, channels_in: int, width: int) -> nn.Sequential:
+            widths = [channels_in, *([width // 2] if steps > 1 else []), *[width] * max(1, steps - 1)]
             scales = ["input", *(f"{name}{part}.{step}" for step in range(1, steps + 1))]
             ends = zip(itertools.pairwise(widths), itertools.pairwise(scales), strict=True)
             return nn.Sequential(
@@ -108,10 +108,11 @@ class PhotoLevel(Phases):
             )
 
         if config.overview:
-            self.region = pyramid("region", 6)
+            self.region = pyramid("region", 6, r)
         if zc:
-            self.encoder = pyramid("encoder", 12)
-            self.posterior = posterior(r, zc, source=f"{name}encoder.{steps}")
+            width = config.encoder or r
+            self.encoder = pyramid("encoder", 12, width)
+            self.posterior = posterior(width, zc, source=f"{name}encoder.{steps}")
             self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=not config.overview)
         if zc or config.overview:
             self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)

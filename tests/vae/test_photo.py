@@ -54,6 +54,17 @@ def test_regions_of_other_sizes(region: int, h: int, w: int) -> None:
     assert level.regions(c).shape == shape and level.infer(c, d, b).shape == (2, 2 * CONFIG.latents, *shape[2:])
 
 
+def test_the_encoder_may_be_wider(model: PhotoVAE) -> None:
+    wide = PhotoVAE(replace(CONFIG, encoder=20))
+    before, after = (dict(network.named_parameters()) for network in (model, wide))
+    changed = {name for name, x in after.items() if x.shape != before[name].shape}
+    assert changed and all("encoder." in name or "posterior." in name for name in changed)
+    c, d, b, _ = maps(17, 5)
+    assert wide.level(0).infer(c, d, b).shape == model.level(0).infer(c, d, b).shape
+    with pytest.raises(BadModel, match="encoder: at least 0"):
+        replace(CONFIG, encoder=-1)
+
+
 @pytest.mark.parametrize("region", [1, 3, 64])
 def test_regions_of_no_size(region: int) -> None:
     with pytest.raises(BadModel, match="region: one of 2, 4, 8, 16, 32"):
