@@ -33,6 +33,6 @@ def test_a_difference_is_noticed(tiny_models: dict[int, Path], monkeypatch: pyte
     def other(data: bytes, models: object) -> Picture:
         return Picture(np.zeros((1, 1, 1), np.uint8), "L")
 
-    monkeypatch.setattr("decompress_picture", other)
+    monkeypatch.setattr(roundtrips, "decompress_picture", other)
     result = CliRunner().invoke(roundtrips.main, ["--quick", "-m", str(tiny_models[2])])
     assert result.exit_code == 1 and "what is decoded has other pixels" in result.output
