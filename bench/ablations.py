@@ -103,7 +103,6 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
         }
         for seed in ("", ", seed 1")
     },
-    "latents of 16x16 of bounded colours": {"model": {"colour": DIFFERENCES, "overview": False, "region": 16}},
     # contexts
     "E does not see B": {"code": {"bbans.vae.phases.Phases.features_e": e_without_b}},
     "channels apart": {"code": {"bbans.vae.phases.Head.inside": apart}},

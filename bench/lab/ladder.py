@@ -141,7 +141,7 @@ def run(lab: Lab) -> Page:
             {len(Z):,} values of z, not estimates. {len(pixels):,} samples are coded on chains and compared.
         """,
         conclusion="""
-            Of what the file takes beyond the entropy, half is the model's error and most of the rest the bound's: what
+            Of what the file takes beyond the entropy, half or more is the model's error and the rest the bound's: what
             integers and coder add is too small to see, so whoever wants a smaller file has to look for a better q or a
             tighter bound. Most of that gap is there with the best normal q, too: it is the family's, not the encoder's.
         """,
