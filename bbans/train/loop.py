@@ -171,15 +171,8 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
         before, now = json.loads(saved["recipe"]), json.loads(json.dumps(asdict(recipe)))
         # what recipes did not say when the run began
         before["model"] = json.loads(json.dumps(asdict(type(recipe.model)()))) | before["model"]
-        before = {
-            "weight_decay": 0.0,
-            "restarts": [],
-            "beta": 1.0,
-            "free_bits": 0.0,
-            "particles": 1,
-            "doubly": False,
-        } | before
         before.setdefault("optimiser", "muon" if "momentum" in saved["optimiser"]["param_groups"][0] else "adam")
+        before = json.loads(json.dumps(asdict(Recipe()))) | before
         if others := [key for key in now if key not in ("steps", "directions", "fits") and before.get(key) != now[key]]:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
 

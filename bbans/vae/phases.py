@@ -25,7 +25,7 @@ from bbans.vae.lattice import COLOURS
 from bbans.vae.layers import Conv, Residual
 
 PHASES = ("d", "b", "e")
-MAY_BE_NONE = ("latents", "encoder")  # sizes of 0 mean something
+MAY_BE_ZERO = ("latents", "encoder")  # where 0 means something
 MOST_SIZE, MOST_DEPTH = 1 << 12, 32  # of networks: more is a model made to do harm
 
 
@@ -34,7 +34,7 @@ def check_sizes(config: Any) -> None:
     family."""
     for field in fields(config):
         value = getattr(config, field.name)
-        if type(value) is int and value < (least := int(field.name not in MAY_BE_NONE)):
+        if type(value) is int and value < (least := int(field.name not in MAY_BE_ZERO)):
             raise BadModel(f"{field.name}: at least {least}, not {value}")
         most = MOST_DEPTH if field.name in ("blocks", "distinct", "levels") else MOST_SIZE
         if field.name != "colour" and (largest := max(value) if isinstance(value, tuple) else value) > most:

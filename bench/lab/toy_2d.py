@@ -174,8 +174,8 @@ def page(lab: Lab, found: dict[tuple[str, str], Found]) -> Page:
             3 x 128 units, two latents, diagonal normal posteriors, normal likelihoods whose scale the decoder tells.
             Batches of 200 fresh points; Muon, at 0.002 at most. VAE: the KL's weight grows over the first 500 steps
             (without, the latents of deep networks tell nothing for thousands of steps). IWAE: 10 samples, with doubly
-            reparametrised gradients (Tucker et al. 2019), or q would be lost in noise. The text has 60,000 steps
-            and 30,000 steps. H: of the checkerboard, half the square, -1; of two spiral bands of equal width, drawn
+            reparametrised gradients (Tucker et al. 2019), or q would be lost in noise. The text has 60,000 and 30,000
+            steps. H: of the checkerboard, half the square, -1; of two spiral bands of equal width, drawn
             exactly uniformly, log2 of their area, which is in closed form; of eight normals, by quadrature. NLL:
             {PARTICLES} importance samples for each of 10,000 points.
         """,
