@@ -27,6 +27,10 @@ FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))"
 STOPS = "import os; os.fsync = lambda file: (print('writing', flush=True), input())"
 
 
+# a job in the background begins by ignoring it
+FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_codec: object) -> Path:
     """The current one: a.bbans and b.bbans, which differ, and out.png, which is there already."""
@@ -39,8 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_codec: object) 
 
 
 def started(first: str, *arguments: str) -> subprocess.Popen[str]:
-    """A process that does something first, and then runs the command."""
-    code = f"{first}\nimport sys; from bbans.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    """A process that does something first, and then runs the command, as in the foreground."""
+    code = f"{FOREGROUND}\n{first}\nimport sys; from bbans.cli.main import main; sys.exit(main(sys.argv[1:]))"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, **pipes)  # type: ignore[call-overload]
 
