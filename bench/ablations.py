@@ -24,17 +24,20 @@ from torch import Tensor
 
 from bbans import zoo
 from bbans.errors import BbansError
+from bbans.exact.export import calibrate
 from bbans.image.files import read_picture
 from bbans.image.picture import compress_picture, decompress_picture
 from bbans.memory import keep_large_buffers
 from bbans.train.export import export
-from bbans.train.loop import Recipe, check_same_run, train
+from bbans.train.loop import Recipe, check_same_run, load_weights, train
 from bbans.train.run import read_recipe
 from bbans.train.tasks import PhotoTask
+from bbans.vae.families import begin_from, elbo
 from bbans.vae.lattice import COLOURS, Colour, Sampling
 from bbans.vae.phases import Head, Phases
 from bbans.vae.photo import PhotoConfig
 from bench import common
+from bench.rounding import rounding
 from bench.speed import size_of
 
 BASE = Path(__file__).with_name("ablation.toml")
@@ -68,7 +71,9 @@ def e_without_b(nets: Phases, c: Tensor, d: Tensor, b: Tensor, told: Tensor | No
     return nets.blocks_e(nets.enter_e(torch.cat([c, d, torch.zeros_like(b)], 1), add=told))
 
 
-ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its model, of its mix and of the code
+# changes of the recipe, of its model, of its mix and of the code; after: a row whose weights it begins with, for a
+# fifth of the steps, and whether it learns with weights and activations rounded
+ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {},
     "seed 1": {"recipe": {"seed": 1}},
     # latents
@@ -135,6 +140,15 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {  # changes of the recipe, of its 
     # integers
     "activations of 10 bits": {"code": {f"{module}.ACTIVATION_MAX": 1023 for module in EXPORT}},
     "activations of 8 bits": {"code": {f"{module}.ACTIVATION_MAX": 255 for module in EXPORT}},
+    **{
+        f"a fifth more steps{knowing}, activations of {bits} bits": {
+            "recipe": {"learning_rate": 2e-3, "warmup": 30, "kl_warmup": 0, "seed": 1},
+            "code": {f"{module}.ACTIVATION_MAX": (1 << bits) - 1 for module in EXPORT},
+            "after": {"row": "base", "rounded": bool(knowing)},
+        }
+        for bits in (12, 10, 8)
+        for knowing in ("", ", rounded")
+    },
     # what it is trained on
     "clean crops only": {"mix": {"jpeg": 0.0, "grain": 0.0, "enlarge": 0.0, "chroma": 0.0, "grey": 0.0}},
     "no scaling": {"mix": {"untouched": 1.0}},
@@ -158,19 +172,40 @@ def changed_code(row: dict[str, dict[str, Any]]) -> Iterator[None]:
 
 def changed(base: Recipe, row: dict[str, dict[str, Any]]) -> Recipe:
     """The recipe with a row's changes."""
-    model = replace(base.model, **row.get("model", {}))
-    return replace(base, model=model, mix=replace(base.mix, **row.get("mix", {})), **row.get("recipe", {}))
+    model, mix = replace(base.model, **row.get("model", {})), replace(base.mix, **row.get("mix", {}))
+    steps = -(-base.steps // 5) if row.get("after") else base.steps
+    return replace(base, model=model, mix=mix, steps=steps, **row.get("recipe", {}))
 
 
-def trained(recipe: Recipe, data: Path, out: Path) -> None:
-    """Train a row, or go on with it, unless it is done. Raises `BbansError`, also if it was done by another recipe."""
+def trained(name: str, base: Recipe, data: Path, folder: Path) -> Path:
+    """Train a row, or go on with it, unless it is done; returns its folder, in `folder`.
+
+    Raises `BbansError`, also if it was done by another recipe.
+    """
+    row = ROWS[name]
+    recipe = changed(base, row)
+    out = folder / f"{name.replace(',', '').replace(' ', '-')}-{base.steps}"
     check_same_run(recipe, out)
     if (out / zoo.WEIGHTS).exists():
-        return
+        return out
     assert isinstance(recipe.model, PhotoConfig)
     lists = [LISTS / "train.txt"], [LISTS / "validation.txt"]
     task = PhotoTask.of(recipe.model, *lists, data, recipe.mix, recipe.levels)
-    export(train(recipe, task, out, device=torch.device("cpu"), validate_every=recipe.steps), task, out)
+    after = row.get("after", {})
+    initial = trained(after["row"], base, data, folder) / zoo.FLOAT_WEIGHTS if after else None
+    with changed_code(row):
+        with rounding(scales(task, initial)) if initial and after["rounded"] else contextlib.nullcontext():
+            device = torch.device("cpu")
+            ema = train(recipe, task, out, device=device, initial=initial, validate_every=recipe.steps)
+        export(ema, task, out)
+    return out
+
+
+def scales(task: PhotoTask, weights: Path) -> dict[str, int]:
+    """Binary digits of the scales that a model's float weights would be exported with."""
+    network = task.network()
+    begin_from(network, load_weights(weights))
+    return calibrate(network.eval(), lambda: [elbo(network, torch.from_numpy(x)) for x in task.calibration()])
 
 
 def coded(model: zoo.Model, paths: list[Path]) -> dict[str, float]:
@@ -202,10 +237,9 @@ def main(names: tuple[str, ...], data: Path, steps: int | None, output: Path) ->
     keep_large_buffers()  # as the command does
     record: dict[str, dict[str, float]] = {}
     for name in names or ROWS:
-        out = output / "ablations" / f"{name.replace(',', '').replace(' ', '-')}-{base.steps}"
         try:
+            out = trained(name, base, data, output / "ablations")
             with changed_code(ROWS[name]):
-                trained(changed(base, ROWS[name]), data, out)
                 model = zoo.load(out, device="cpu")
                 record[name] = {**coded(model, paths), **size_of(model, read_picture(paths[0]))}
         except BbansError as error:

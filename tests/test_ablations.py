@@ -18,6 +18,7 @@ CHANGED = [
     "R, G, B",
     "activations of 8 bits",
     "one filter",
+    "a fifth more steps, rounded, activations of 8 bits",
 ]
 
 
@@ -37,9 +38,8 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_every_row_is_a_recipe(bench) -> None:
     base = bench.read_recipe(bench.BASE, "photo")
     assert bench.changed(base, bench.ROWS["base"]) == base
-    assert len({(repr(bench.changed(base, row)), repr(row.get("code"))) for row in bench.ROWS.values()}) == len(
-        bench.ROWS
-    )
+    distinct = {repr((bench.changed(base, row), row.get("code"), row.get("after"))) for row in bench.ROWS.values()}
+    assert len(distinct) == len(bench.ROWS)
 
 
 def test_rows_are_trained_once_and_measured(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,11 +80,7 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
             target = torch.tensor(layer.digits)
         else:
             target = torch.full((len(weight),), digits[layer.target])
-        limit = most / 2.0**source - 1  # leave room for rounding weights, bias and the half
-        mass = ACTIVATION_MAX / 2.0**source * _mass(weight, layer.source) + bias.abs()
-        fits_sum = torch.floor(torch.log2(limit / mass.clamp_min(1e-9)))
-        fits_weight = torch.floor(torch.log2(WEIGHT_MAX / weight.abs().flatten(1).amax(1).clamp_min(1e-9)))
-        weight_digits = torch.minimum(fits_sum, fits_weight).clamp(max=14).to(torch.int32)
+        weight_digits, mass = finest_weights(weight, bias, layer.source, source, most)
         while True:
             w = torch.round(weight * torch.exp2(weight_digits.double())[:, None, None, None])
             b = torch.round(bias * torch.exp2((weight_digits + source).double()))
@@ -101,6 +97,19 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
         tensors[f"{name}.bias"] = b.to(torch.int32)
         tensors[f"{name}.shift"] = shift.to(torch.int32)
     return tensors, excess
+
+
+def finest_weights(weight: Tensor, bias: Tensor, source: str, digits: int, most: int) -> tuple[Tensor, Tensor]:
+    """Binary digits int32 [out] of each output's weights: the most for which no sum reaches `most`, before rounding;
+    and what a sum can be.
+
+    weight, bias: real numbers; digits: of the scale `source`.
+    """
+    limit = most / 2.0**digits - 1  # leave room for rounding weights, bias and the half
+    mass = ACTIVATION_MAX / 2.0**digits * _mass(weight, source) + bias.abs()
+    fits_sum = torch.floor(torch.log2(limit / mass.clamp_min(1e-9)))
+    fits_weight = torch.floor(torch.log2(WEIGHT_MAX / weight.abs().flatten(1).amax(1).clamp_min(1e-9)))
+    return torch.minimum(fits_sum, fits_weight).clamp(max=14).to(torch.int32), mass
 
 
 def exact_limit(network: nn.Module) -> int:

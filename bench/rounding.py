@@ -1,0 +1,56 @@
+"""Training that knows of integers: weights and activations are rounded as `bbans.exact` will round them.
+
+Gradients pass as if nothing were rounded: Jacob et al. 2018 (arXiv:1712.05877), section 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bbans.exact import export
+from bbans.exact.layers import EXACT_LIMIT, PARAMETER_MAX
+from bbans.vae.distributions import within
+from bbans.vae.layers import INPUT_DIGITS, Conv
+
+
+@contextlib.contextmanager
+def rounding(digits: Mapping[str, int]) -> Iterator[None]:
+    """Every `Conv` rounds, in float32, while gradients are taken. digits: of each named scale, as by `calibrate`."""
+    exact = Conv.forward
+
+    def forward(layer: Conv, x: Tensor, add: Tensor | None = None) -> Tensor:
+        if not torch.is_grad_enabled():
+            return exact(layer, x, add)
+        assert layer.bias is not None
+        with torch.autocast(x.device.type, enabled=False):
+            source = digits.get(layer.source, INPUT_DIGITS)
+            with torch.no_grad():
+                of_weights, _ = export.finest_weights(layer.weight, layer.bias, layer.source, source, EXACT_LIMIT)
+                step = torch.exp2(-of_weights.float())[:, None, None, None]
+            weight = straight(layer.weight, torch.round(layer.weight / step) * step)
+            y = functional.conv2d(x.float(), weight, layer.bias, layer.stride, layer.padding)
+            of_parameters = layer.target == "params"
+            places = torch.tensor(layer.digits) if of_parameters else torch.full((1,), digits[layer.target])
+            step = torch.exp2(-places.float())[:, None, None]
+            y = straight(y, torch.floor(y / step + 0.5) * step)
+            if add is not None:
+                y = y + add
+            if of_parameters:
+                most = PARAMETER_MAX * float(step.min())
+                return y.clamp(-most, most)
+            most = export.ACTIVATION_MAX * float(step)
+            return within(torch.relu(y) if layer.relu else y, -most, most)
+
+    with mock.patch.object(Conv, "forward", forward):
+        yield
+
+
+def straight(x: Tensor, rounded: Tensor) -> Tensor:
+    """`rounded`, with the gradient of x."""
+    return x + (rounded - x).detach()
