@@ -81,7 +81,6 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "latents without warm-up": {"recipe": {"kl_warmup": 0}},
     "16 latents": {"model": {"latents": 16}},
     "latents of 4x4": {"model": {"region": 4}},
-    "latents of 2x2": {"model": {"region": 2}},
     "no overview": {"model": {"overview": False}},
     "no overview, no latents": {"model": {"overview": False, "latents": 0}},
     "no overview, seed 1": {"model": {"overview": False}, "recipe": {"seed": 1}},
@@ -94,6 +93,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
         for seed in ("", ", seed 1")
         for name, model in (("latents", {}), ("no latents", {"latents": 0}))
     },
+    "latents of bounded colours, of 2x2": {"model": {"colour": DIFFERENCES, "overview": False, "region": 2}},
     **{
         f"latents of bounded colours, {free} free bits": {
             "model": {"colour": DIFFERENCES, "overview": False},
@@ -144,7 +144,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
         f"a fifth more steps{knowing}, activations of {bits} bits": {
             "recipe": {"learning_rate": 2e-3, "warmup": 30, "kl_warmup": 0, "seed": 1},
             "code": {f"{module}.ACTIVATION_MAX": (1 << bits) - 1 for module in EXPORT},
-            "after": {"row": "base", "rounded": bool(knowing)},
+            "after": {"row": "latents of bounded colours", "rounded": bool(knowing)},
         }
         for bits in (12, 10, 8)
         for knowing in ("", ", rounded")
@@ -171,10 +171,11 @@ def changed_code(row: dict[str, dict[str, Any]]) -> Iterator[None]:
 
 
 def changed(base: Recipe, row: dict[str, dict[str, Any]]) -> Recipe:
-    """The recipe with a row's changes."""
+    """The recipe with a row's changes, which come after those of the row that it begins with."""
+    if after := row.get("after"):
+        base = replace(changed(base, ROWS[after["row"]]), steps=-(-base.steps // 5))
     model, mix = replace(base.model, **row.get("model", {})), replace(base.mix, **row.get("mix", {}))
-    steps = -(-base.steps // 5) if row.get("after") else base.steps
-    return replace(base, model=model, mix=mix, steps=steps, **row.get("recipe", {}))
+    return replace(base, model=model, mix=mix, **row.get("recipe", {}))
 
 
 def trained(name: str, base: Recipe, data: Path, folder: Path) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bbans.errors import BadModel
-from bbans.exact.layers import ACTIVATION_MAX, EXACT_LIMIT, PARAMETER_MAX, WIDE_LIMIT, IntConv
+from bbans.exact.layers import ACTIVATION_MAX, EXACT_LIMIT, INPUT_MAX, PARAMETER_MAX, WIDE_LIMIT, IntConv
 from bbans.vae.layers import INPUT_DIGITS, Conv, input_digits
 
 WEIGHT_MAX = (1 << 15) - 1
@@ -106,7 +106,7 @@ def finest_weights(weight: Tensor, bias: Tensor, source: str, digits: int, most:
     weight, bias: real numbers; digits: of the scale `source`.
     """
     limit = most / 2.0**digits - 1  # leave room for rounding weights, bias and the half
-    mass = ACTIVATION_MAX / 2.0**digits * _mass(weight, source) + bias.abs()
+    mass = _largest_read(source) / 2.0**digits * _mass(weight, source) + bias.abs()
     fits_sum = torch.floor(torch.log2(limit / mass.clamp_min(1e-9)))
     fits_weight = torch.floor(torch.log2(WEIGHT_MAX / weight.abs().flatten(1).amax(1).clamp_min(1e-9)))
     return torch.minimum(fits_sum, fits_weight).clamp(max=14).to(torch.int32), mass
@@ -125,7 +125,12 @@ def _carrier(network: nn.Module) -> torch.dtype:
 
 def largest_sum(weight: Tensor, bias: Tensor, shift: Tensor, source: str) -> Tensor:
     """The largest magnitude that any partial sum of each output channel can take, in units of its last place."""
-    return ACTIVATION_MAX * _mass(weight.double(), source) + bias.double().abs() + torch.exp2(shift.double() - 1)
+    return _largest_read(source) * _mass(weight.double(), source) + bias.double().abs() + torch.exp2(shift.double() - 1)
+
+
+def _largest_read(source: str) -> int:
+    """The largest magnitude that a layer reads."""
+    return ACTIVATION_MAX if input_digits(source) is None else INPUT_MAX
 
 
 def _mass(weight: Tensor, source: str) -> Tensor:

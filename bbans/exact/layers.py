@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ACTIVATION_MAX = 4095  # 12 bits; fewer cost rate, more take it from the weights (`elbo - float_elbo` of bench.rates)
+INPUT_MAX = 4095  # of scales of inputs: residuals and latents are smaller
 PARAMETER_MAX = (1 << 15) - 1
 EXACT_LIMIT = 1 << 24  # float32 holds every integer up to here
 WIDE_LIMIT = 1 << 31  # float64 holds far more, and biases are stored in 32 bits

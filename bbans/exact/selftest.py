@@ -12,11 +12,11 @@ import xxhash
 from torch import Tensor
 
 from bbans.ans import padding
-from bbans.exact.layers import ACTIVATION_MAX, arithmetic
+from bbans.exact.layers import INPUT_MAX, arithmetic
 from bbans.vae.families import Network
 
 # (batch, largest magnitude of the inputs), and for networks that take any size also (height, width)
-CASES = ((1, 200, (37, 51)), (16, ACTIVATION_MAX, (16, 24)), (3, ACTIVATION_MAX, (1, 5)), (1, 60, (64, 64)))
+CASES = ((1, 200, (37, 51)), (16, INPUT_MAX, (16, 24)), (3, INPUT_MAX, (1, 5)), (1, 60, (64, 64)))
 
 
 def answers(network: Network) -> list[int]:
