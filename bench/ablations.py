@@ -138,8 +138,6 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "finest level apart": {"model": {"distinct": 2}},
     "two levels apart": {"model": {"distinct": 3}},
     # integers
-    "activations of 10 bits": {"code": {f"{module}.ACTIVATION_MAX": 1023 for module in EXPORT}},
-    "activations of 8 bits": {"code": {f"{module}.ACTIVATION_MAX": 255 for module in EXPORT}},
     **{
         f"a fifth more steps{knowing}, activations of {bits} bits": {
             "recipe": {"learning_rate": 2e-3, "warmup": 30, "kl_warmup": 0, "seed": 1},

@@ -16,7 +16,6 @@ CHANGED = [
     "channels apart",
     "G, R-G, B-G, which may be beyond 0..255",
     "R, G, B",
-    "activations of 8 bits",
     "one filter",
     "a fifth more steps, rounded, activations of 8 bits",
 ]
