@@ -85,13 +85,16 @@ def compress(
     strip: leave metadata out: colour profile, EXIF, XMP, resolution, texts and the like.
     device, threads: where the networks run; the bytes don't depend on it. A loaded model is kept for the next call.
 
-    Raises `BadImage`, `TooLarge`, `ModelMissing`.
+    Raises `BadImage`, `TooLarge`, `ModelMissing`; and `ValueError` for another effort.
     """
+    from bbans.image.effort import LEAST, MOST
     from bbans.image.files import read_picture
     from bbans.image.picture import compress_picture
 
     if isinstance(image, (str, bytes, os.PathLike)):
         raise TypeError("compress takes an image or an array, not its path: PIL.Image.open reads it")
+    if effort not in range(LEAST, MOST + 1):
+        raise ValueError(f"effort is a whole number from {LEAST} to {MOST}, not {effort!r}")
     picture = read_picture(image, strip=strip)
     if model is None or isinstance(model, (str, os.PathLike)):
         from bbans.zoo import load
@@ -157,10 +160,11 @@ def open(file: str | os.PathLike[str] | BinaryIO) -> Image:
 
 def bbans_encode(
     data: np.ndarray[Any, Any], level: int | None = None, *, out: bytearray | None = None
-) -> bytes | bytearray:
+) -> bytes | memoryview:
     """The bytes of a .bbans file that holds an array, of the kinds that `compress` takes.
 
-    level: the effort, 1 to 9; out: to be written to from its beginning, and returned. Raises `BadImage`, `TooLarge`.
+    level: the effort, 1 to 9; out: to be written to from its beginning; what was written is returned, as a view of it.
+    Raises `BadImage`, `TooLarge`.
     """
     encoded = compress(data, effort=5 if level is None else level)
     if out is None:
@@ -168,7 +172,7 @@ def bbans_encode(
     if len(out) < len(encoded):
         raise ValueError(f"out has {len(out)} bytes, of {len(encoded)} that are needed")
     out[: len(encoded)] = encoded
-    return out
+    return memoryview(out)[: len(encoded)]
 
 
 def bbans_decode(
@@ -186,6 +190,8 @@ def bbans_decode(
         return decoded
     if out.shape != decoded.shape:
         raise ValueError(f"out has the shape {list(out.shape)}, but the picture is {list(decoded.shape)}")
+    if out.dtype != decoded.dtype:
+        raise ValueError(f"out is of {out.dtype}, but the picture of {decoded.dtype}")
     out[...] = decoded
     return out
 

@@ -24,6 +24,7 @@ class BbansImageFile(ImageFile.ImageFile):
 
     format = FORMAT
     format_description = "bits-back coding with a VAE, lossless"
+    _decoded = True  # of what was pickled, and so is loaded but never opened
 
     def _open(self) -> None:
         """Raises `BadFile`; `TooLarge` or Pillow's own error for too many pixels; `BadImage` for modes Pillow lacks."""

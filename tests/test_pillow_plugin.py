@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from PIL import Image
 
 import bbans
 from bbans.errors import BadFile, BadImage
+from bbans.image.files import encoded
+from bbans.image.picture import Picture
 
 pytestmark = pytest.mark.usefixtures("fake_codec", "fake_zoo")
 
@@ -56,6 +60,22 @@ def test_opening_reads_the_header_only(
         np.testing.assert_array_equal(np.asarray(image), pixels)
         np.testing.assert_array_equal(np.asarray(image.crop((1, 1, 3, 4))), pixels[1:4, 1:3])
     assert decoded == [1]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "I;16"])
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda image: pickle.loads(pickle.dumps(image))])
+def test_images_are_pickled_and_copied(
+    mode: str, again: Callable[[Image.Image], Image.Image], pixels: np.ndarray, tmp_path: Path
+) -> None:
+    image = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode).convert(mode)
+    image.info["icc_profile"] = b"a profile"
+    image.save(tmp_path / "x.bbans")
+    made = again(bbans.open(tmp_path / "x.bbans"))
+    (tmp_path / "x.bbans").unlink()
+    made.load()
+    assert (made.mode, made.size, made.info["icc_profile"]) == (mode, (7, 5), b"a profile")
+    assert made.tobytes() == image.tobytes() and made.getpalette() == image.getpalette()
+    assert bbans.compress(made) == bbans.compress(image)
 
 
 def test_options_of_save(tmp_path: Path, pixels: np.ndarray) -> None:
@@ -107,6 +127,27 @@ def test_modes_that_are_not_taken(tmp_path: Path) -> None:
     assert not (tmp_path / "x.bbans").exists()
 
 
+def test_what_pillow_reduces_is_not_taken(tmp_path: Path, random_pixels: Callable[..., np.ndarray]) -> None:
+    """Though the pixels are loaded when they are to be saved: the file they came from is looked at."""
+    deep = Picture(random_pixels(5, 7, 3).astype(np.uint16) * 100, "RGB;16")
+    (tmp_path / "deep.png").write_bytes(encoded(deep, ".png"))
+    (tmp_path / "two.pgm").write_bytes(b"P5 2 1 255\nABP5 2 1 255\nCD")
+    Image.fromarray(random_pixels(5, 7, 4)).save(tmp_path / "alpha.bmp")
+    for name, words in [("deep.png", "16 bits"), ("two.pgm", "more behind"), ("alpha.bmp", "fourth channel")]:
+        with Image.open(tmp_path / name) as image:
+            image.load()
+            for take in (lambda image: image.save(tmp_path / "x.bbans"), bbans.compress):
+                with pytest.raises(BadImage, match=rf"{name}: has .*{words}"):
+                    take(image)
+            assert not (tmp_path / "x.bbans").exists()
+            image.copy().save(tmp_path / "x.bbans")
+            (tmp_path / name).write_bytes(b"another file")
+            image.save(tmp_path / "x.bbans")
+            (tmp_path / name).unlink()
+            image.save(tmp_path / "x.bbans")
+            (tmp_path / "x.bbans").unlink()
+
+
 def test_arrays(pixels: np.ndarray) -> None:
     data = bbans.bbans_encode(pixels, level=3)
     np.testing.assert_array_equal(bbans.bbans_decode(data), pixels)
@@ -114,7 +155,8 @@ def test_arrays(pixels: np.ndarray) -> None:
     out = np.zeros_like(pixels)
     assert bbans.bbans_decode(data, out=out) is out and (out == pixels).all()
     buffer = bytearray(len(data) + 3)
-    assert bbans.bbans_encode(pixels, 3, out=buffer) is buffer and buffer.startswith(data)
+    written = bbans.bbans_encode(pixels, 3, out=buffer)
+    assert written == data and buffer.startswith(data) and bbans.bbans_check(written)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -139,6 +181,11 @@ def test_outs_that_do_not_fit(pixels: np.ndarray) -> None:
         bbans.bbans_encode(pixels, out=bytearray(3))
     with pytest.raises(ValueError, match="the picture is"):
         bbans.bbans_decode(bbans.bbans_encode(pixels), out=np.zeros((5, 7), np.uint8))
+    with pytest.raises(ValueError, match="out is of uint16, but the picture of uint8"):
+        bbans.bbans_decode(bbans.bbans_encode(pixels), out=np.zeros(pixels.shape, np.uint16))
+    for effort in (0, 10, 5.5, "5"):
+        with pytest.raises(ValueError, match="effort is a whole number from 1 to 9"):
+            bbans.compress(pixels, effort=effort)  # type: ignore[arg-type]
 
 
 def test_paths_are_no_images() -> None:

@@ -90,8 +90,9 @@ def decompress(
         batch.write(task, made.data, keep=bool(made.lost or made.left_out))
         target = batch.target_name(task)
         if made.left_out and not batch.quiet:
+            more = "" if target.lower().endswith(".png") else "; PNG holds more"
             kept = f", so {task.source.name} is kept" if batch.remove else ""
-            shared.complain(f"{target}: its format leaves out {', '.join(made.left_out)}; PNG holds all{kept}")
+            shared.complain(f"{target}: its format leaves out {', '.join(made.left_out)}{more}{kept}")
         record = {
             "input": task.source.name,
             "output": target,
@@ -149,7 +150,7 @@ class _Reading:
 
         data = read_source(task.source)
         lost: list[BbansError] = []
-        with naming(task.source.name):
+        with shared.naming_max_pixels(), naming(task.source.name):
             picture = decompress_picture(
                 data,
                 self.find,

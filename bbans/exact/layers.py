@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -101,12 +102,36 @@ def arithmetic() -> Iterator[None]:
     """No gradients, no Winograd (NNPACK, at batches of 16 and more), no TF32, no reduced precision of any kind."""
     with (
         torch.inference_mode(),
-        torch.backends.nnpack.flags(enabled=False),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else contextlib.nullcontext(),
-        _full_precision(),
+        _OF_THE_PROCESS,
     ):
         yield
+
+
+class _OfTheProcess:
+    """Settings that all threads share: made by the first thread that comes in, restored by the last that goes out."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.restore = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                with contextlib.ExitStack() as settings:
+                    settings.enter_context(torch.backends.nnpack.flags(enabled=False))
+                    settings.enter_context(_full_precision())
+                    self.restore = settings.pop_all()
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.restore.close()
+
+
+_OF_THE_PROCESS = _OfTheProcess()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import secrets
 import stat
 import warnings
@@ -46,6 +47,7 @@ HOLDS = {
 SUPPORTED = "supported are 1, L, LA, P, RGB and RGBA of 8 bits per channel, I;16 (grey of 16 bits), and PNG of 16 bits"
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _UNSIGNED, _ALPHA = 258, 338, 339, 1, 2
+_GLANCE = 1 << 16  # bytes behind a picture that are looked at
 _PICTURES = 0xB001  # how many a JPEG holds, in its "multi-picture" index
 
 
@@ -123,14 +125,24 @@ def encoded(picture: Picture, suffix: str) -> bytes:
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
     if picture.mode in NOT_PILLOWS:
         return png.encoded(picture.pixels, options)
-    file = io.BytesIO()
-    to_pillow(picture).save(file, kind, compress_level=1, **options)
+    file, image = io.BytesIO(), to_pillow(picture)
+    if picture.mode == "P":
+        image.putpalette(_padded(picture))
+    image.save(file, kind, compress_level=1, **options)
     return file.getvalue()
 
 
+def _padded(picture: Picture) -> bytes:
+    """A palette with an entry for each pixel, where it is too short for them: Pillow stores as many bits of pixels as
+    the palette needs, and cuts off others."""
+    palette, colours = picture.attributes[PALETTE], int(picture.pixels.max()) + 1
+    held = next(most for most in (2, 4, 16, 256) if len(palette) <= 3 * most)
+    return palette if colours <= held else palette.ljust(3 * colours, b"\0")
+
+
 def left_out(picture: Picture, suffix: str) -> tuple[str, ...]:
-    """Names of the attributes that the format that the suffix names doesn't hold."""
-    return metadata.left_out(LOSSLESS_SUFFIXES[suffix.lower()], picture.attributes)
+    """Names of the attributes that `encoded` doesn't write in the format that the suffix names."""
+    return metadata.left_out(LOSSLESS_SUFFIXES[suffix.lower()], picture.mode, picture.attributes)
 
 
 def check_lossless(path: Path) -> None:
@@ -191,12 +203,13 @@ def _from_pillow(image: Image.Image, strip: bool, max_pixels: int) -> Picture:
     check_size(*image.size, max_pixels)
     with _pillow_errors():
         _check_exact(image)
+        _check_origin(image)
         attributes = metadata.taken_from(image, strip=strip)
         _check_exact(image)
         mode = _mode_of(image)
         pixels: Pixels = np.array(image, dtype=MODES[mode].dtype)
         if mode == "P":
-            attributes |= _palette(image)
+            attributes |= _palette(image, pixels)
     return Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], mode, attributes)
 
 
@@ -217,13 +230,17 @@ def _mode_of(image: Image.Image) -> str:
     return "I;16" if deep else image.mode
 
 
-def _palette(image: Image.Image) -> dict[str, bytes]:
-    """The attributes of a palette and of the transparency of its colours."""
-    found = {PALETTE: bytes(image.getpalette("RGB") or [])}
+def _palette(image: Image.Image, pixels: Pixels) -> dict[str, bytes]:
+    """The attributes of a palette and of the transparency of its colours, which `info` tells, or the palette itself."""
+    colours = bytes(image.getpalette("RGB") or [])
+    own = bytes(image.getpalette("RGBA") or [])[3::4] if image.palette and image.palette.mode == "RGBA" else b""
     alpha = image.info.get("transparency", b"")
-    if isinstance(alpha, int):  # the only colour that can't be seen
-        alpha = b"\xff" * alpha + b"\0"
-    return found | ({PALETTE_ALPHA: alpha} if alpha else {})
+    if isinstance(alpha, int):  # the only colour that can't be seen; GIFs may name one that they don't have
+        if 3 * alpha >= len(colours) and (pixels == alpha).any():
+            colours = colours.ljust(3 * (alpha + 1), b"\0")
+        alpha = own[:alpha].ljust(alpha, b"\xff") + b"\0" if 3 * alpha < len(colours) else b""
+    alpha += own[len(alpha) :].rstrip(b"\xff")
+    return {PALETTE: colours} | ({PALETTE_ALPHA: alpha} if alpha else {})
 
 
 @contextlib.contextmanager
@@ -250,9 +267,25 @@ def _check_exact(image: Image.Image) -> None:
             "has 16 bits per channel, which Pillow's images do not hold; `bbans compress` takes the file, and "
             "bbans.bbans_encode its pixels as an array"
         )
+    _check_fourth_bytes(image)
     depth = _bit_depth(image)
     if depth > (16 if MODES[mode].deep else 8):
         raise BadImage(f"mode {image.mode} with {depth} bits per channel is not supported; {SUPPORTED}")
+
+
+def _check_origin(image: Image.Image) -> None:
+    """`_check_exact` for an image that is loaded already, of the file it came from, if that is still there."""
+    path = getattr(image, "filename", "")
+    if getattr(image, "tile", ()) or image.format not in FORMATS or not path or not os.path.isfile(path):
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            origin = stack.enter_context(_opened(stack.enter_context(open(path, "rb"))))
+        except (OSError, BadImage):
+            return
+        if (origin.format, origin.size) == (image.format, image.size):
+            with naming(os.fsdecode(path)):
+                _check_exact(origin)
 
 
 def _check_single(image: Image.Image) -> None:
@@ -264,6 +297,45 @@ def _check_single(image: Image.Image) -> None:
         frames = index.get(_PICTURES, 1)
     if frames > 1:
         raise BadImage(f"has {frames} frames, pages or other pictures, such as a gain map; bbans takes single pictures")
+    if image.format == "PPM" and _goes_on(image):
+        raise BadImage("has more behind its picture, such as another one; bbans takes single pictures")
+
+
+def _goes_on(image: Image.Image) -> bool:
+    """Whether a PNM has more behind its samples than white space. Known until the pixels are loaded."""
+    for decoder, _, at, arguments in getattr(image, "tile", ()):
+        samples = image.width * image.height * len(image.getbands())
+        if decoder == "ppm_plain":
+            told = re.sub(rb"#[^\r\n]*", b"", _bytes_at(image, at)).split()
+            return (sum(map(len, told)) if image.mode == "1" else len(told)) > samples
+        if image.mode == "1":
+            size = (image.width + 7) // 8 * image.height
+        else:
+            size = samples * (2 if arguments[1:] and isinstance(arguments[1], int) and arguments[1] > 255 else 1)
+        return bool(_bytes_at(image, at + size, _GLANCE).strip())
+    return False
+
+
+def _check_fourth_bytes(image: Image.Image) -> None:
+    """Raises `BadImage` when a BMP of 32 bits says something in the bytes that Pillow skips, often alpha. Known until
+    the pixels are loaded."""
+    for _, _, at, arguments in getattr(image, "tile", ()) if image.format == "BMP" else ():
+        order = arguments[0]
+        if len(order) == 4 and "X" in order:  # such as BGRX
+            data = _bytes_at(image, at, 4 * image.width * image.height)
+            skipped = np.frombuffer(data, np.uint8)[order.index("X") :: 4]
+            if (skipped != skipped[:1]).any():
+                raise BadImage(f"has a fourth channel, perhaps alpha, which the BMP does not name; {SUPPORTED}")
+
+
+def _bytes_at(image: Image.Image, at: int, size: int = -1) -> bytes:
+    """Of the file of an image that isn't loaded."""
+    file: IO[bytes] = image.fp  # type: ignore[attr-defined]
+    before = file.tell()
+    file.seek(at)
+    data = file.read(size)
+    file.seek(before)
+    return data
 
 
 _MODES = {

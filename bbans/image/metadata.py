@@ -26,22 +26,32 @@ from PIL import ExifTags, Image, PngImagePlugin
 from PIL.ExifTags import Base
 
 from bbans.image import png
-from bbans.image.modes import MODES
+from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
 
 EXIF_PREFIX = b"Exif\0\0"
 TRANSPARENT = "transparent"  # the only one here that says what pixels look like
 XMP_KEY = "XML:com.adobe.xmp"
+PNG_UNIT = 100_000  # of gamma and chromaticity
 _AS_THEY_ARE = {"icc": "icc_profile", "comment": "comment"}
+_KEYS = _AS_THEY_ARE | {TRANSPARENT: "transparency"}  # in `info`, where they differ from ours
 _NUMBERS = ("dpi", "gamma", "srgb", "chromaticity")
 _COUNTS = {"dpi": (2,), "gamma": (1,), "srgb": (1,), "chromaticity": (8,), "transparent": (1, 3)}  # how many there are
-_LARGEST = {"srgb": 3, "transparent": 65535}  # and integers; others are at most
-_LARGE = 20_000
+_INTEGERS = ("srgb", "transparent")
+_MOST = 2**32 - 1  # what chunks of PNG hold, and the header of a BMP
+_LARGEST = {
+    "dpi": _MOST * 0.0254,
+    "gamma": _MOST / PNG_UNIT,
+    "srgb": 3,
+    "chromaticity": _MOST / PNG_UNIT,
+    "transparent": 65535,
+}
+_BMP_UNITS = 39.3701  # of Pillow, to the inch: a little more than there are
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies samples of so few bits by, but not the transparent one
 _SAVED = {  # options of Pillow's `save` that are called as in `info`
     "PNG": ("icc_profile", "exif", "dpi", "transparency"),
     "TIFF": ("icc_profile", "dpi"),  # and no EXIF, by whose orientation Pillow would turn what it reads
     "BMP": ("dpi",),
 }
-PNG_UNIT = 100_000  # of gamma and chromaticity
 _TEXT = re.compile(r"text(?:-([1-9][0-9]{0,8}))?/(.*)", re.DOTALL)
 _DESCRIPTIVE = (  # of the tags of a TIFF
     Base.ImageDescription,
@@ -66,9 +76,14 @@ def taken_from(image: Image.Image, *, strip: bool = False) -> dict[str, bytes]:
     """The attributes of an image, which is loaded by this; those of a palette are not among them. strip: only those
     that say what pixels look like."""
     given = [] if strip else png.texts(image)  # before the file is closed
+    tiles = getattr(image, "tile", ()) if image.format == "PNG" else ()
+    step = next((_GREY_STEPS.get(arguments, 1) for _, _, _, arguments in tiles), 1)
     image.load()
     found = {} if strip else _told(image)
-    if image.mode != "P" and (numbers := _numbers(image.info.get("transparency"))) is not None:
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        transparent *= step
+    if image.mode != "P" and (numbers := _numbers(transparent)) is not None:
         found[TRANSPARENT] = b"1" if image.mode == "1" and numbers != b"0" else numbers  # Pillow says 255
     seen: Counter[str] = Counter()
     for key, text in given:
@@ -137,6 +152,8 @@ def save_options(kind: str, mode: str, attributes: Mapping[str, bytes]) -> dict[
     """For Pillow's `save` in that format of a picture of that mode."""
     info = as_info(mode, attributes)
     options: dict[str, Any] = {key: info[key] for key in _SAVED.get(kind, ()) if key in info}
+    if kind == "BMP" and any(number > _MOST / _BMP_UNITS for number in options.get("dpi", ())):
+        del options["dpi"]
     if kind != "PNG":
         return options
     chunks = PngImagePlugin.PngInfo()
@@ -153,7 +170,7 @@ def save_options(kind: str, mode: str, attributes: Mapping[str, bytes]) -> dict[
             chunks.add_itxt(key, text, text.lang or "", text.tkey or "")
         else:
             chunks.add_text(key, text)
-    if "comment" in info and not any(key.lower() == "comment" for key, _ in texts(attributes)):
+    if "comment" in info and not _has_comment(attributes):
         chunks.add_text("Comment", _decoded(info["comment"]).replace("\0", ""))
     return options | {"pnginfo": chunks}
 
@@ -166,10 +183,27 @@ def _decoded(comment: bytes) -> str:
         return comment.decode("latin-1")
 
 
-def left_out(kind: str, attributes: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Names of the attributes that `save_options` has nothing of for that format, in their order."""
-    held = _SAVED.get(kind, ())
-    return () if kind == "PNG" else tuple(name for name in attributes if _AS_THEY_ARE.get(name, name) not in held)
+def _has_comment(attributes: Mapping[str, bytes]) -> bool:
+    """Among its texts, where a PNG has no place for another."""
+    return any(key.lower() == "comment" for key, _ in texts(attributes))
+
+
+def left_out(kind: str, mode: str, attributes: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Names of the attributes that `save_options` has nothing of for that format and mode, in their order; those of a
+    palette are not among them."""
+    info = as_info(mode, attributes)
+    held = set(info) if kind == "PNG" else set(save_options(kind, mode, attributes))
+    if "icc_profile" in info:
+        held.discard("srgb")  # by Pillow: a PNG has one or the other
+    if _has_comment(attributes):
+        held.discard("comment")
+
+    def is_held(name: str) -> bool:
+        if text := _TEXT.fullmatch(name):
+            return kind == "PNG" and _is_key(text[2])
+        return name in (PALETTE, PALETTE_ALPHA) or _KEYS.get(name, name) in held
+
+    return tuple(name for name in attributes if not is_held(name))
 
 
 def _bytes(value: bytes | str) -> bytes:
@@ -190,10 +224,10 @@ def _numbers(value: Any) -> bytes | None:
 def _parsed(name: str, attributes: Mapping[str, bytes]) -> tuple[int | float, ...]:
     """The inverse of `_numbers`, of an attribute; nothing if these are none, or none that can be."""
     try:
-        numbers = tuple(int(part) if name in _LARGEST else float(part) for part in attributes.get(name, b"").split())
+        numbers = tuple(int(part) if name in _INTEGERS else float(part) for part in attributes.get(name, b"").split())
     except ValueError:
         return ()
-    possible = all(0 <= number <= _LARGEST.get(name, _LARGE) for number in numbers)
+    possible = all(0 <= number <= _LARGEST[name] for number in numbers)
     return numbers if possible and len(numbers) in _COUNTS[name] else ()
 
 

@@ -89,7 +89,7 @@ def encoded(pixels: Pixels, options: dict[str, Any]) -> bytes:
 
 
 def _file_of(image: Image.Image) -> IO[bytes] | None:
-    return image.fp if isinstance(image, PngImageFile) else None
+    return getattr(image, "fp", None) if isinstance(image, PngImageFile) else None
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:

@@ -149,7 +149,7 @@ def test_what_a_format_leaves_out_is_said_and_the_input_kept(name: str, left_out
     Image.new("RGB", (7, 5)).save("x.jpg", comment=b"a comment", icc_profile=b"a profile", dpi=(72, 72))
     assert run("compress", "x.jpg", "-o", "x.bbans").code == 0
     result = run("decompress", "x.bbans", "--rm", "-o", name)
-    said = f"bbans: {name}: its format leaves out {left_out}; PNG holds all, so x.bbans is kept\n" if left_out else ""
+    said = f"bbans: {name}: its format leaves out {left_out}; PNG holds more, so x.bbans is kept\n" if left_out else ""
     assert (result.code, result.err, Path("x.bbans").exists()) == (0, said, bool(left_out))
 
 
@@ -190,7 +190,7 @@ def test_region_and_preview(run: Callable, large: np.ndarray) -> None:
         (["--preview", "11"], 2, "11 is not in the range"),
         (["--preview", "5"], 1, "large.bbans: has no preview of 5 levels less: its tiles have 16 pixels a side"),
         (["--preview", "1", "--rm"], 2, "--rm removes only what was decompressed as a whole"),
-        (["--max-pixels", "1319"], 1, "large.bbans: has 40 x 33 pixels, and up to 1319 are allowed"),
+        (["--max-pixels", "1319"], 1, "large.bbans: has 40 x 33 pixels, and up to 1319 are allowed; --max-pixels allows more"),
     ],
 )
 def test_impossible_parts(arguments: list[str], code: int, words: str, run: Callable, large: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 import torch
@@ -119,3 +120,33 @@ def test_arithmetic_wants_float32_and_leaves_the_settings_as_they_were(backend: 
         assert settings.fp32_precision == "bf16" and not torch.is_inference_mode_enabled()
     finally:
         settings.fp32_precision = before
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_threads_share_the_settings_until_the_last_is_out() -> None:
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+    backend, name = torch.backends.mkldnn.conv, "fp32_precision"
+    if not hasattr(backend, name):
+        pytest.skip("a PyTorch with one setting for all")
+    before, seen = getattr(backend, name), []
+
+    def first() -> None:
+        with arithmetic():
+            first_in.set()
+            assert second_in.wait(10)
+        first_out.set()
+
+    setattr(backend, name, "bf16")
+    try:
+        thread = threading.Thread(target=first)
+        thread.start()
+        assert first_in.wait(10)
+        with arithmetic():
+            second_in.set()
+            assert first_out.wait(10)
+            seen.append(getattr(backend, name))
+        thread.join()
+        seen.append(getattr(backend, name))
+    finally:
+        setattr(backend, name, before)
+    assert seen == ["ieee", "bf16"]

@@ -138,6 +138,44 @@ def test_palettes(transparency: bytes | int | None, alpha: bytes) -> None:
     assert shown.tobytes() == Image.open(io.BytesIO(saved(image, "PNG", **options))).convert("RGBA").tobytes()
 
 
+@pytest.mark.parametrize("largest", [1, 2, 3, 4, 15, 16, 200, 255])
+@pytest.mark.parametrize("colours", [0, 1, 2, 3, 4, 5, 16, 17, 256])
+def test_pixels_beyond_the_palette_come_back(colours: int, largest: int) -> None:
+    """Pillow writes 1, 2 or 4 bits when the palette is that short."""
+    palette = bytes(i % 251 for i in range(3 * colours))
+    picture = Picture(np.array([[[0], [1], [largest]]], np.uint8), "P", {"palette": palette})
+    again = read_picture(io.BytesIO(files.encoded(picture, ".png")))
+    assert again.pixels.ravel().tolist() == [0, 1, largest]
+    assert again.attributes["palette"].rstrip(b"\0") == palette.rstrip(b"\0")
+
+
+def test_alpha_of_the_palette_itself() -> None:
+    colours = [(1, 2, 3, 0), (40, 50, 60, 128), (7, 8, 9, 255)]
+    image = Image.new("P", (3, 1))
+    image.putpalette(bytes(sum(colours, ())), "RGBA")
+    image.putdata([0, 1, 2])
+    for transparency, alpha in [(None, b"\0\x80"), (2, b"\0\x80\0"), (b"\x09", b"\x09\x80")]:
+        given = image.copy()
+        if transparency is not None:
+            given.info["transparency"] = transparency
+        picture = read_picture(given)
+        assert picture.attributes == {"palette": bytes([1, 2, 3, 40, 50, 60, 7, 8, 9]), "palette-alpha": alpha}
+        written = Image.open(io.BytesIO(files.encoded(picture, ".png")))
+        assert to_pillow(picture).convert("RGBA").tobytes() == given.convert("RGBA").tobytes()
+        assert written.convert("RGBA").tobytes() == given.convert("RGBA").tobytes()
+
+
+@pytest.mark.parametrize("transparent_pixel", [1, 200])
+def test_a_transparent_colour_beyond_the_palette(transparent_pixel: int) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([1, 2, 3, 40, 50, 60])
+    image.putdata([0, transparent_pixel])
+    image.info["transparency"] = 200
+    picture = read_picture(image)
+    assert picture.attributes.get("palette-alpha", b"")[200:] == (b"\0" if transparent_pixel == 200 else b"")
+    assert to_pillow(picture).convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_compressed_tiff(compression: str, random_pixels: Pixels) -> None:
     image = Image.fromarray(random_pixels(9, 7, 3))
@@ -200,6 +238,12 @@ def ultra_hdr(mpo: bytes) -> bytes:
         (b"P6 1 1 1023\n" + bytes(6), "10 bits per channel"),
         (b"P5 1 1 100\n" + bytes(1), "from 0 to 100"),
         (b"P5 1 1 65535\n" + bytes(2), "mode I"),
+        (b"P5 2 1 255\nABP5 2 1 255\nCD", "more behind"),
+        (b"P6 1 1 3\n\1\2\3P", "more behind"),
+        (b"P4 9 1 \0\0P4 9 1 \0\0", "more behind"),
+        (b"P2 2 1 255 1 2 # end\nP2 2 1 255 3 4", "more behind"),
+        (b"P1 3 1 101 1", "more behind"),
+        (saved(Image.new("RGBA", (2, 1), (1, 2, 3, 4)).crop((0, 0, 3, 1)), "BMP"), "fourth channel"),
         *((several(kind), "2 frames") for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO")),
         (several("PNG", default_image=True), "2 frames"),
         (ultra_hdr(several("MPO")), "2 frames"),
@@ -215,6 +259,23 @@ def test_what_would_lose_something_is_refused(data: bytes, words: str) -> None:
 def test_a_picture_that_could_have_frames_is_taken() -> None:
     for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
         assert read_picture(io.BytesIO(saved(SMALL.copy(), kind, save_all=True))).width == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"P5 2 1 255\nAB\n", b"P4 9 1 \0\0\r\n", b"P3 1 1 255 1 2 3 # 4\n", b"P1 3 1 1 01\n"],
+    ids=["P5", "P4", "P3", "P1"],
+)
+def test_white_space_behind_a_pnm_is_nothing(data: bytes) -> None:
+    assert read_picture(io.BytesIO(data)).height == 1
+
+
+@pytest.mark.parametrize("fourth", [0, 255])
+def test_a_bmp_of_32_bits_whose_fourth_bytes_say_nothing(fourth: int, random_pixels: Pixels) -> None:
+    pixels = random_pixels(5, 4, 4)
+    pixels[:, :, 3] = fourth
+    picture = read_picture(io.BytesIO(saved(Image.fromarray(pixels), "BMP")))
+    np.testing.assert_array_equal(picture.pixels, pixels[:, :, :3])
 
 
 @pytest.mark.parametrize(("colour", "samples"), [(2, 3), (4, 2), (6, 4)])

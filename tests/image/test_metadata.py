@@ -14,9 +14,10 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 import bbans
 from bbans.errors import BadImage, BadOutput
 from bbans.image import metadata, png
-from bbans.image.files import encoded, read_picture, to_pillow, write_picture
+from bbans.image.files import encoded, left_out, read_picture, to_pillow, write_picture
 from bbans.image.modes import MODES
 from bbans.image.picture import Picture
+from tests.image.test_files import png as png_of
 
 pytestmark = pytest.mark.usefixtures("fake_codec", "fake_zoo")
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -152,6 +153,49 @@ def test_texts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             patched.setattr(PngImagePlugin, limit, 999 if limit == "MAX_TEXT_CHUNK" else 2999)
             with pytest.raises(BadImage, match="damaged"):
                 read_picture(image)
+
+
+@pytest.mark.parametrize(("depth", "row", "step"), [(2, b"\0\x1b", 85), (4, b"\0\x01\x23", 17)])
+def test_a_transparent_grey_of_few_bits_is_scaled_like_its_samples(depth: int, row: bytes, step: int) -> None:
+    picture = read_picture(io.BytesIO(png_of(4, 1, depth, 0, row, ((b"tRNS", struct.pack(">H", 2)),))))
+    assert picture.pixels.ravel().tolist() == [0, step, 2 * step, 3 * step]
+    shown = Image.open(io.BytesIO(bytes(encoded(picture, ".png")))).convert("RGBA")
+    assert shown.getchannel("A").tobytes() == b"\xff\xff\0\xff"
+
+
+MOST = 2**32 - 1
+
+
+@pytest.mark.parametrize("per_metre", [4_000_000, MOST])
+def test_every_number_of_a_png_comes_back(per_metre: int) -> None:
+    told = {
+        b"gAMA": struct.pack(">I", MOST),
+        b"cHRM": struct.pack(">8I", *[MOST] * 8),
+        b"pHYs": struct.pack(">IIB", per_metre, 1, 1),
+    }
+    picture = read_picture(io.BytesIO(png_of(1, 1, 8, 2, bytes(4), tuple(told.items()))))
+    written = chunks(bytes(encoded(picture, ".png")))
+    assert {kind: written[kind] for kind in told} == told and not left_out(picture, ".png")
+    for suffix in (".tiff", ".bmp"):
+        dpi = float(read_picture(io.BytesIO(encoded(picture, suffix))).attributes["dpi"].split()[0])
+        assert (dpi == pytest.approx(per_metre * 0.0254)) != ("dpi" in left_out(picture, suffix))
+        assert ("dpi" in left_out(picture, suffix)) == (suffix == ".bmp" and per_metre == MOST)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "names"),
+    [
+        ({"dpi": b"1e9 1", "gamma": b"1", "x": b"", "transparent": b"1"}, ("dpi", "x", "transparent")),
+        ({"text/A": b"tB", "text/\u0141": b"tB", "text-2/\0": b"t"}, ("text/\u0141", "text-2/\0")),
+        ({"text/Comment": b"tB", "comment": b"C", "icc": ICC, "srgb": b"0"}, ("comment", "srgb")),
+        ({"comment": b"C", "exif": b"E", "xmp": b"X", "srgb": b"0", "transparent": b"1 2 3"}, ()),
+    ],
+)
+def test_whatever_a_png_lacks_is_said(attributes: dict[str, bytes], names: tuple[str, ...]) -> None:
+    picture = Picture(np.zeros((1, 1, 3), np.uint8), "RGB", attributes)
+    assert left_out(picture, ".png") == names
+    indexed = Picture(np.zeros((1, 1, 1), np.uint8), "P", {"palette": bytes(3), "palette-alpha": b"\0"})
+    assert left_out(indexed, ".png") == ()
 
 
 @pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".ppm"])
