@@ -124,22 +124,30 @@ def available(extra: Path | None = None) -> list[ModelInfo]:
     found: dict[str, ModelInfo] = {}
     for folder in _folders(extra):
         weights = folder / WEIGHTS
-        if folder.name not in found:
+        if (name := _name(folder)) not in found:
             with contextlib.suppress(BadModel):  # one that can't be read is no reason not to use another
-                found[folder.name] = ModelInfo(folder.name, _id(weights), folder, weights.stat().st_size)
+                found[name] = ModelInfo(name, _id(weights), folder, weights.stat().st_size)
     return list(found.values())
 
 
 def load(name_or_path: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> Model:
-    """The model of a name, or in a folder. Raises `ModelMissing` or `BadModel`."""
+    """The model of a name, or in a folder; None is the model `photo`. Raises `ModelMissing` or `BadModel`.
+
+    A string without a separator names a folder only if it names none of the models that are found.
+    """
     path = Path(name_or_path or DEFAULT)
-    if os.path.isfile(path / WEIGHTS):
+    holds_one = bool(name_or_path) and os.path.isfile(path / WEIGHTS)
+    if holds_one and (isinstance(name_or_path, Path) or os.path.dirname(str(name_or_path))):
         return _load(path, device, threads)
-    for info in available():
-        if info.name == str(name_or_path or DEFAULT):
+    known = available()
+    for info in known:
+        if info.name == str(path):
             return _load(info.path, device, threads)
-    names = ", ".join(sorted(i.name for i in available())) or "none"
-    raise ModelMissing(f"no model {str(path)!r}: neither a folder with {WEIGHTS} nor one of the models here ({names})")
+    if holds_one:
+        return _load(path, device, threads)
+    names = ", ".join(sorted(info.name for info in known)) or "none"
+    folder = f"neither a folder with {WEIGHTS} nor" if name_or_path else "the default is not"
+    raise ModelMissing(f"no model {str(path)!r}: {folder} one of the models here ({names})")
 
 
 def load_by_id(
@@ -171,9 +179,18 @@ def _folders(extra: Path | None) -> Iterator[Path]:
         yield from below
 
 
+def _name(folder: Path) -> str:
+    return os.path.basename(os.path.abspath(folder))  # that of "." is not ""
+
+
+def id_of(weights: bytes) -> bytes:
+    """The id of the model whose `weights.safetensors` has these bytes."""
+    return hashlib.sha256(weights).digest()[:ID_BYTES]
+
+
 def _id(weights: Path) -> bytes:
     try:
-        return hashlib.sha256(weights.read_bytes()).digest()[:ID_BYTES]
+        return id_of(weights.read_bytes())
     except OSError as error:
         raise BadModel(f"{weights}: cannot be read ({error.strerror})") from error
 
@@ -277,4 +294,4 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
         if answers(network) != known:
             raise InexactDevice("this machine computes the model's networks wrongly, in float32 and in float64")
     fits = {name: tensor for name, tensor in tensors.items() if name.startswith(FITS)}
-    return Model(_id(folder / WEIGHTS), folder.name, folder, network, tables, place, tensors.get(DIRECTIONS), fits)
+    return Model(_id(folder / WEIGHTS), _name(folder), folder, network, tables, place, tensors.get(DIRECTIONS), fits)

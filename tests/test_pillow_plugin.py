@@ -171,6 +171,8 @@ def test_arrays_of_every_kind(channels: int, dtype: type, random_pixels: Callabl
     if dtype is np.uint16 and channels > 1:
         with pytest.raises(BadImage, match="which Pillow does not have"):
             Image.open(io.BytesIO(data))
+    swapped = bbans.bbans_encode(array.astype(array.dtype.newbyteorder()))
+    assert swapped == data
     bits = array > 99
     if channels == 1:
         np.testing.assert_array_equal(bbans.bbans_decode(bbans.bbans_encode(bits)), bits)

@@ -40,6 +40,34 @@ def test_a_model_is_found_by_folder_by_name_and_by_id(tiny_models: Folders, monk
     assert {"0", "2"} <= {info.name for info in zoo.available()}
 
 
+def test_a_folder_does_not_take_the_name_of_a_model(
+    tiny_models: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of files made with such a folder, nobody would know that they need it."""
+    shutil.copytree(tiny_models[0], tmp_path / "models" / "photo")
+    for name in ("photo", "mine"):
+        shutil.copytree(tiny_models[2], tmp_path / "here" / name)
+    monkeypatch.setenv("BBANS_MODELS", str(tmp_path / "models"))
+    monkeypatch.chdir(tmp_path / "here")
+    shipped, folder = (zoo.load(tiny_models[i], device="cpu").id for i in (0, 2))
+    assert zoo.load(device="cpu").id == zoo.load("photo", device="cpu").id == shipped
+    for path in ("./photo", "photo/", Path("photo"), "mine"):
+        assert zoo.load(path, device="cpu").id == folder
+
+
+def test_the_current_folder_has_its_name(tiny_models: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_models[2])
+    assert zoo.load(".", device="cpu").name == "2" == zoo.available(Path("."))[0].name
+
+
+def test_the_default_is_no_folder(tiny_models: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(tiny_models[2], tmp_path / "photo")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo, "_PLACES", ())
+    with pytest.raises(ModelMissing, match="no model 'photo'"):
+        zoo.load(device="cpu")
+
+
 def test_the_id_depends_on_nothing_but_the_weights(tiny_models: Folders, tmp_path: Path) -> None:
     shutil.copy(tiny_models[2] / zoo.WEIGHTS, tmp_path)
     copy = zoo.load(tmp_path, device="cpu")

@@ -62,9 +62,9 @@ def create(
     """Make an archive of image files, folders of them, and arrays in .npy and .npz files.
 
     Takes images of Pillow's modes 1, L and RGB, without alpha, palette or 16 bits. They keep their pixels, order and
-    names: the paths as they are given, as with tar and zip. Arrays are uint8 [n, h, w] or [n, h, w, 3], or bool
-    [n, h, w]; of an .npz it is the one called images, or the only one. Its images are called digits/00042, for
-    digits.npz.
+    names (the paths as they are given, as with tar and zip), but no metadata. Arrays are uint8 [n, h, w] or
+    [n, h, w, 3], or bool [n, h, w]; of an .npz it is the one called images, or the only one. Its images are called
+    digits/00042, for digits.npz.
 
     \b
     bbans archive create album.bbansa album photo.png

@@ -173,14 +173,17 @@ class Batch:
             return
         suffixes = frozenset(self.suffixes())
         found = False
-        for root, folders, files in os.walk(folder):
+        unread: list[OSError] = []
+        for root, folders, files in os.walk(folder, onerror=unread.append):
             folders.sort()
             for name in sorted(files):
                 path = Path(root, name)
                 if path.suffix.lower() in suffixes and path.is_file():
                     found = True
                     yield Source(str(path), path, path.relative_to(folder))
-        if not found:
+        for error in unread:
+            yield Failure(f"{error.filename}: cannot be read: {error.strerror}", name=str(error.filename))
+        if not found and not unread:
             yield Failure(f"{folder}: holds no {', '.join(sorted(suffixes))}", name=str(folder))
 
     # -- outputs ---------------------------------------------------------------------------------------------------

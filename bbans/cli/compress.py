@@ -149,12 +149,13 @@ class _Writing:
         from bbans.image.picture import compress_picture, verify_picture
 
         source = task.source
-        if source.path is not None:
-            picture = read_picture(source.path, strip=self.strip, max_pixels=self.max_pixels)
-        else:
-            with naming(source.name):
-                file = io.BytesIO(source.data or b"")
-                picture = read_picture(file, strip=self.strip, max_pixels=self.max_pixels)
+        with shared.naming_max_pixels():
+            if source.path is not None:
+                picture = read_picture(source.path, strip=self.strip, max_pixels=self.max_pixels)
+            else:
+                with naming(source.name):
+                    file = io.BytesIO(source.data or b"")
+                    picture = read_picture(file, strip=self.strip, max_pixels=self.max_pixels)
         model = self.load()
         begin = time.perf_counter()
         how: dict[str, Any] = {"want_elbo": self.want_elbo, "effort": self.effort, "particles": self.particles}

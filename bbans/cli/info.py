@@ -35,7 +35,8 @@ def info(batch: Batch, plot: bool, model: Path | None) -> None:
     """
     from bbans.zoo import available
 
-    names = {model.id: model.name for model in available()}
+    known = [*available(), *(available(model) if model else ())]  # one in `model` may have the name of another
+    names = {each.id: each.name for each in known}
     find = shared.ModelFinder(model, "auto", None) if plot else None
 
     def finish(task: Task, read: tuple[Header, int, dict[str, float]]) -> None:

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bbans.errors import BadImage
+
 if TYPE_CHECKING:
     from bbans.image.picture import Picture
     from bbans.zoo import Model
@@ -31,7 +33,9 @@ def pictures_of(path: Path) -> Pictures:
     if is_array(path):
         from bbans.train.stacks import load_array
 
-        return {Path(f"{path}[{i}]"): partial(read_picture, pixels) for i, pixels in enumerate(load_array(path))}
+        if not len(array := load_array(path)):
+            raise BadImage(f"{path}: an array of no pictures")
+        return {Path(f"{path}[{i}]"): partial(read_picture, pixels) for i, pixels in enumerate(array)}
     if path.is_dir():
         from bbans.train.data import find_images
 

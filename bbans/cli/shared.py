@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bbans.errors import BadOutput, BbansError
-from bbans.image.container import MAX_PIXELS
+from bbans.image.container import MAX_PIXELS, TooManyPixels
 
 if TYPE_CHECKING:
     from bbans.image.weighted import Particles
@@ -35,7 +36,15 @@ class Stop(Exception):
 
 # -- options -----------------------------------------------------------------------------------------------------------
 
-any_path = click.Path(readable=False, path_type=Path)  # what can't be read is an error of one input, not of usage
+
+class _AnyPath(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; of ./- the whole one, since `Path` would take it for the stream."""
+        path: Any = super().convert(value, param, ctx)
+        return path.absolute() if str(path) == STREAM and str(value) != STREAM else path
+
+
+any_path = _AnyPath(readable=False, path_type=Path)  # what can't be read is an error of one input, not of usage
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=any_path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs.")
@@ -57,7 +66,12 @@ search_option = click.option(
 
 def model_option(command: Command) -> Command:
     """-m MODEL, of commands that choose a model."""
-    return click.option("-m", "--model", metavar="MODEL", help="A model's name or folder.  [default: photo]")(command)
+    return click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="A model's name or folder; ./NAME is a folder, whatever models there are.  [default: photo]",
+    )(command)
 
 
 def device_options(command: Command) -> Command:
@@ -87,6 +101,15 @@ def particles_options(command: Command) -> Command:
         metavar="N",
         help="Draw N latents for each picture: fewer bytes, N times the work. Models for pictures of one size only.",
     )(command)
+
+
+@contextmanager
+def naming_max_pixels() -> Iterator[None]:
+    """Of a command with --max-pixels: an error that the option helps against says so."""
+    try:
+        yield
+    except TooManyPixels as error:
+        raise TooManyPixels(f"{error}; --max-pixels allows more") from error
 
 
 def particles_of(count: int | None, coupled: bool | None) -> Particles | None:

@@ -218,10 +218,14 @@ class Header:
         return cls(mode, width, height, side, pieces, model_id, attributes, version)
 
 
+class TooManyPixels(TooLarge):
+    """A larger limit would do."""
+
+
 def check_size(width: int, height: int, limit: int | None = MAX_PIXELS) -> None:
-    """Raises `TooLarge` for a picture of more pixels than the limit, if there is one."""
+    """Raises `TooManyPixels` for a picture of more pixels than the limit, if there is one."""
     if limit is not None and width * height > limit:
-        raise TooLarge(f"has {width} x {height} pixels, and up to {limit} are allowed; --max-pixels allows more")
+        raise TooManyPixels(f"has {width} x {height} pixels, and up to {limit} are allowed")
 
 
 def join(header: Header, payloads: Sequence[bytes | memoryview]) -> bytes:

@@ -164,7 +164,7 @@ def _from_array(pixels: np.ndarray[Any, Any], max_pixels: int) -> Picture:
             f"not {pixels.dtype} {[*pixels.shape]}"
         )
     check_size(planes.shape[1], planes.shape[0], max_pixels)
-    return Picture(planes, known)
+    return Picture(planes.astype(planes.dtype.newbyteorder("="), copy=False), known)
 
 
 _OF_ARRAYS = {(mode.dtype, mode.channels): name for name, mode in MODES.items() if name not in ("1", "P")}

@@ -59,7 +59,7 @@ def load_rgb(path: Path) -> Image.Image:
 
 @dataclass(frozen=True)
 class Mix:
-    """How crops are made: probabilities of each history, and ranges of scale."""
+    """How crops are made: probabilities of each history, and ranges of scale. Raises `BbansError`."""
 
     crop: int = 128
     per_view: int = 8  # crops cut from one resampled picture
@@ -70,6 +70,11 @@ class Mix:
     grain: float = 0.08
     enlarge: float = 0.1
     grey: float = 0.04
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "per_view"):
+            if getattr(self, name) < 1:
+                raise BbansError(f"{name} is at least 1, not {getattr(self, name)}")
 
 
 class Crops:
@@ -88,10 +93,10 @@ class Crops:
         self.pool: list[np.ndarray] = []
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """Batches mix crops of many views: the pool holds 64 views' worth, and is refilled as it is used."""
+        """Batches mix crops of many views: the pool holds 64 views' worth, or a batch; it is refilled as it is used."""
         views = 64
         while True:
-            while len(self.pool) < views * self.mix.per_view:
+            while len(self.pool) < max(views * self.mix.per_view, size):
                 self.pool += self.view()
             picks = self.random.choice(len(self.pool), size, replace=False)
             yield np.stack([self.pool[i] for i in picks])

@@ -13,24 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
-from safetensors.torch import save_file as save_torch
+from safetensors.numpy import save
+from safetensors.torch import save as save_torch
 
 from bbans.codecs.latent import logistic_edges
 from bbans.codecs.tables import ScaleTables, logistic_tables, normal_tables
-from bbans.errors import BadModel
+from bbans.errors import BadModel, BadOutput
 from bbans.exact.export import calibrate, install, quantise
 from bbans.exact.selftest import answers
+from bbans.image.files import atomic_file
 from bbans.train.tasks import Task
 from bbans.vae.dense import DenseVAE
 from bbans.vae.families import Network, build, describe, elbo, family_of
-from bbans.zoo import FLOAT_WEIGHTS, LOGISTIC, NORMAL, POWERS, WEIGHTS
+from bbans.zoo import FLOAT_WEIGHTS, LOGISTIC, NORMAL, POWERS, WEIGHTS, id_of
 
 
-def export(model: Network, task: Task, out: Path) -> None:
+def export(model: Network, task: Task, out: Path) -> Path | None:
     """Write `weights.safetensors` and `float.safetensors` of a trained float model, whose weights are rounded in place.
 
-    The task's calibration pictures set the scales. Raises `BadModel` if it can't be exact.
+    The task's calibration pictures set the scales. Files need the very model that made them: if `out` holds another
+    one, that is moved to a folder in `out` called by its id, which is returned. Raises `BadModel` if it can't be exact,
+    and `BadOutput`.
     """
     out.mkdir(parents=True, exist_ok=True)
     model = model.float().cpu().eval()
@@ -59,8 +62,28 @@ def export(model: Network, task: Task, out: Path) -> None:
     arrays |= _named(LOGISTIC, logistic_tables())
     if isinstance(model, DenseVAE):
         arrays |= _named(NORMAL, normal_tables())
-    save_file(arrays | task.adapters(network.float()), out / WEIGHTS, {"bbans": json.dumps(described, sort_keys=True)})
-    save_torch(kept, out / FLOAT_WEIGHTS)
+    weights = save(arrays | task.adapters(network.float()), {"bbans": json.dumps(described, sort_keys=True)})
+    with atomic_file(out / WEIGHTS, force=True) as file, atomic_file(out / FLOAT_WEIGHTS, force=True) as floats:
+        file.write(weights)
+        floats.write(save_torch(kept))
+        return _set_aside(out, id_of(weights))
+
+
+def _set_aside(out: Path, model_id: bytes) -> Path | None:
+    """Move the model in a folder, if its id is another, to a folder below, which is returned. Raises `BadOutput`."""
+    if not (out / WEIGHTS).is_file():
+        return None
+    try:
+        if (old := id_of((out / WEIGHTS).read_bytes())) == model_id:
+            return None
+        before = out / old.hex()
+        before.mkdir(exist_ok=True)
+        for name in (WEIGHTS, FLOAT_WEIGHTS):
+            if (out / name).exists():
+                (out / name).replace(before / name)
+    except OSError as error:
+        raise BadOutput(f"{out}: the model in it cannot be set aside: {error.strerror or error}") from error
+    return before
 
 
 def _named(named: str, tables: ScaleTables) -> dict[str, NDArray[Any]]:

@@ -85,6 +85,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise BbansError(f"no optimiser {self.optimiser!r}; there are: {', '.join(OPTIMISERS)}")
+        for names, least in ((("batch", "levels"), 1), (("steps", "warmup", "kl_warmup", "directions", "fits"), 0)):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise BbansError(f"{name} is at least {least}, not {getattr(self, name)}")
         if self.particles < 1 or not 0 <= self.beta < math.inf or not 0 <= self.free_bits < math.inf:
             raise BbansError("particles are at least 1, beta and free_bits at least 0")
         if self.particles > 1 and (self.beta != 1 or self.free_bits or self.kl_warmup):

@@ -15,12 +15,12 @@ from bbans.errors import BbansError
 from bbans.image.files import naming
 from bbans.train.data import Mix
 from bbans.train.export import export
-from bbans.train.loop import Recipe, check_same_run, train
+from bbans.train.loop import CHECKPOINT, Recipe, check_same_run, train
 from bbans.train.stacks import Deck
 from bbans.train.tasks import PhotoTask, StackTask, Task
 from bbans.vae.families import FAMILIES, OF_ONE_SIZE, Config
 from bbans.vae.photo import PhotoConfig
-from bbans.zoo import FLOAT_WEIGHTS
+from bbans.zoo import FLOAT_WEIGHTS, WEIGHTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,12 +37,11 @@ def read_recipe(path: Path, family: str) -> Recipe:
     if (named := raw.pop("family", family)) != family:
         raise BbansError(f"{path}: a recipe for the family {named!r}, not {family!r}")
     config = FAMILIES[family].config
-    with naming(path):
-        model = config(**_values(path, raw.pop("model", {}), config()))
-    mix, deck = Mix(**_values(path, raw.pop("mix", {}), Mix())), Deck(**_values(path, raw.pop("deck", {}), Deck()))
+    tables = (("model", config()), ("mix", Mix()), ("deck", Deck()))
+    sizes, mix, deck = (_values(path, raw.pop(name, {}), default) for name, default in tables)
     values = _values(path, raw, Recipe())
     with naming(path):
-        return Recipe(**values, model=model, mix=mix, deck=deck)
+        return Recipe(**values, model=config(**sizes), mix=Mix(**mix), deck=Deck(**deck))
 
 
 def _values(path: Path, table: Any, default: Recipe | Config | Mix | Deck) -> dict[str, Any]:
@@ -84,14 +83,16 @@ def main_train(
     weights = initial / FLOAT_WEIGHTS if initial else None
     output.mkdir(parents=True, exist_ok=True)
     check_same_run(recipe, output)
+    if (output / WEIGHTS).exists() and not (output / CHECKPOINT).exists():
+        raise BbansError(f"{output}: holds a model, and no run to go on with; name another folder")
     if config and config.resolve() != (output / "recipe.toml").resolve():
         (output / "recipe.toml").write_text(config.read_text())
     first = os.environ.get("RANK", "0") == "0"
     with ExitStack() as stack:
         report = stack.enter_context(_Progress(recipe.steps)) if first else _silent
         ema = train(recipe, task, output, device=place, initial=weights, initial_step=initial_step, report=report)
-    if first:
-        export(ema, task, output)
+    if first and (before := export(ema, task, output)):
+        print(f"The model that was in {output} is another one. It is kept in {before}.", file=sys.stderr)
 
 
 def _task(recipe: Recipe, data: list[Path], validation: list[Path], root: Path | None) -> Task:

@@ -57,6 +57,12 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
     return through
 
 
+def test_a_file_called_like_the_stream(run: Callable, photo: Path) -> None:
+    photo.rename("-")
+    assert run("compress", "./-").code == 0 and Path("-.bbans").exists()
+    assert run("decompress", "./-").err.endswith("is not a bbans file\n")
+
+
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 
@@ -82,6 +88,27 @@ def test_an_output_directory_mirrors_folders(run: Callable, album: Path, tmp_pat
     assert run("decompress", "-r", "out", "--output-dir", "back").code == 0
     for name in ("a.png", "inner/b.PNG"):
         assert Image.open(tmp_path / "back" / "small" / name).tobytes() == Image.open(album / name).tobytes()
+
+
+def test_a_folder_that_cannot_be_read(run: Callable, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refuse(path: object) -> object:
+        if Path(str(path)).name in ("inner", "none"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = run("compress", "-r", "album")
+    inner, none = Path("album", "inner"), Path("album", "none")
+    assert result.code == 1 and Path("album/a.png.bbans").exists()
+    assert result.err.splitlines() == [
+        f"bbans: {inner}: cannot be read: Permission denied",
+        f"bbans: {none}: cannot be read: Permission denied",
+        f"bbans: 2 of 3 failed: {inner}, {none}",
+    ]
+    result = run("compress", "-r", "album/none")
+    assert (result.code, result.err) == (1, f"bbans: {none}: cannot be read: Permission denied\n")
 
 
 def test_a_folder_without_pictures(run: Callable, album: Path) -> None:

@@ -190,7 +190,11 @@ def test_region_and_preview(run: Callable, large: np.ndarray) -> None:
         (["--preview", "11"], 2, "11 is not in the range"),
         (["--preview", "5"], 1, "large.bbans: has no preview of 5 levels less: its tiles have 16 pixels a side"),
         (["--preview", "1", "--rm"], 2, "--rm removes only what was decompressed as a whole"),
-        (["--max-pixels", "1319"], 1, "large.bbans: has 40 x 33 pixels, and up to 1319 are allowed; --max-pixels allows more"),
+        (
+            ["--max-pixels", "1319"],
+            1,
+            "large.bbans: has 40 x 33 pixels, and up to 1319 are allowed; --max-pixels allows more",
+        ),
     ],
 )
 def test_impossible_parts(arguments: list[str], code: int, words: str, run: Callable, large: np.ndarray) -> None:

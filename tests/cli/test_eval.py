@@ -62,6 +62,12 @@ def test_bad_inputs(run: Callable, photo: Path, tmp_path: Path) -> None:
         assert words in result.err and result.err.count("\n") == 1
 
 
+def test_an_array_of_nothing(run: Callable) -> None:
+    np.save("none.npy", np.zeros((0, 4, 5), np.uint8))
+    result = run("eval", "none.npy")
+    assert (result.code, result.out, result.err) == (1, "", "bbans: none.npy: an array of no pictures\n")
+
+
 def test_one_bad_file_does_not_stop_the_others(run: Callable, photo: Path) -> None:
     Path("bad.png").write_text("bad")
     result = run("eval", ".", "--json")

@@ -37,6 +37,14 @@ def test_info_names_models_that_are_not_here_by_their_id(run: Callable, photo: P
     assert json.loads(run("info", "--json", "photo.png.bbans").out)["model"] is None
 
 
+def test_info_names_models_in_the_folder_of_an_option(run: Callable, photo: Path, fake_zoo: object) -> None:
+    run("compress", "photo.png")
+    here = vars(fake_zoo)["available"]()
+    vars(fake_zoo)["available"] = lambda extra=None: here if extra == Path("mine") else []
+    assert "model fake," in run("info", "-m", "mine", "photo.png.bbans").out
+    assert "(not found here)" in run("info", "-m", "other", "photo.png.bbans").out
+
+
 def test_plot(run: Callable, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bbans.image import accounts
 

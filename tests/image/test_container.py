@@ -193,7 +193,7 @@ def test_absurd_sizes_are_refused() -> None:
     with pytest.raises(TooLarge, match="up to"):
         Header.parse(sealed(fields(2**31, 2**31, 0, 0)))
     data = Header("L", 20_000, 20_000, 0, (Piece(0, checksum(b""), 0),), MODEL).pack()
-    with pytest.raises(TooLarge, match="and up to [0-9]+ are allowed$"):
+    with pytest.raises(TooLarge, match=r"and up to [0-9]+ are allowed$"):
         Header.parse(data)
     assert Header.parse(data, limit=400_000_000) == Header.parse(data, limit=None)
 

@@ -301,7 +301,7 @@ def test_truncated_images(kind: str, random_pixels: Pixels) -> None:
 def test_decompression_bombs_are_refused_and_large_pictures_are_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(TooLarge, match="--max-pixels"):
+        with pytest.raises(TooLarge, match=r"are allowed$"):
             read_picture(io.BytesIO(png(20_000, 20_000, 8, 0, b"")))
         with pytest.raises(BadImage, match="damaged"):  # allowed, though Pillow's own limit would not
             read_picture(io.BytesIO(png(20_000, 20_000, 8, 0, b"")), max_pixels=400_000_000)

@@ -76,6 +76,10 @@ def test_crops_follow_from_their_seed(folder: Path) -> None:
     assert not np.array_equal(first(1, 1), first(2, 1))
 
 
+def test_a_batch_may_be_larger_than_the_pool(folder: Path) -> None:
+    assert len(next(Crops(find_images([folder]), Mix(crop=16, per_view=1), seed=0).batches(70))) == 70
+
+
 def test_an_untouched_crop_is_a_piece_of_its_source(folder: Path) -> None:
     mix = Mix(crop=40, untouched=1, jpeg=0, enlarge=0, grain=0, grey=0)
     source = np.asarray(load_rgb(folder / "a.png")).reshape(-1, 3)

@@ -66,6 +66,13 @@ def test_the_models_recipes_can_be_read(name: str, family: str) -> None:
         ("[model]\nregional = 3", "unknown key 'regional'"),
         ("[deck]\nflip = 1", "flip must be like"),
         ("deck = 3", "must be a table"),
+        ("batch = 0", r"recipe\.toml: batch is at least 1, not 0$"),
+        ("levels = 0", r"recipe\.toml: levels is at least 1, not 0$"),
+        ("steps = -3", r"recipe\.toml: steps is at least 0, not -3$"),
+        ("fits = -1", "fits is at least 0"),
+        ("kl_warmup = -1", "kl_warmup is at least 0"),
+        ("[mix]\nper_view = 0", r"recipe\.toml: per_view is at least 1, not 0$"),
+        ("[mix]\ncrop = 0", "crop is at least 1"),
     ],
 )
 def test_what_is_no_recipe(tmp_path: Path, text: str, words: str) -> None:
@@ -120,6 +127,30 @@ def test_a_folder_is_one_run(tmp_path: Path) -> None:
     assert "seed" not in (tmp_path / "run" / "recipe.toml").read_text()
     go("steps = 3")
     assert "steps = 3" in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+def test_a_model_is_not_lost_to_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files need the very model that made them."""
+    config, out = recipe(tmp_path, "steps = 2\nbatch = 4\n[model]\n" + toml(SIZES)), tmp_path / "run"
+
+    def go(seed: int) -> bytes:
+        np.save(tmp_path / "train.npy", np.random.default_rng(seed).integers(0, 256, (40, 8, 8), np.uint8))
+        main_train("thumbnail", [tmp_path / "train.npy"], out, config=config, validation=[], root=None, device="cpu")
+        return zoo.load(out, device="cpu").id
+
+    first = go(0)
+    assert go(0) == first and not (out / first.hex()).exists()
+    made = (out / zoo.FLOAT_WEIGHTS).read_bytes()
+    capsys.readouterr()
+    second = go(1)  # other pictures calibrate, and so other integers come of the same floats
+    assert second != first and str(out / first.hex()) in capsys.readouterr().err
+    assert zoo.load(out / first.hex(), device="cpu").id == first
+    assert (out / first.hex() / zoo.FLOAT_WEIGHTS).read_bytes() == made
+
+    (out / "checkpoint.pt").unlink()
+    with pytest.raises(BbansError, match="holds a model, and no run to go on with; name another folder"):
+        go(0)
+    assert zoo.load(out, device="cpu").id == second and not [*out.glob(".bbans-*")]
 
 
 def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
