@@ -16,7 +16,7 @@ from torch.nn import functional
 from bbans.exact import export
 from bbans.exact.layers import EXACT_LIMIT, PARAMETER_MAX
 from bbans.vae.distributions import within
-from bbans.vae.layers import INPUT_DIGITS, Conv
+from bbans.vae.layers import Conv
 
 
 @contextlib.contextmanager
@@ -29,9 +29,9 @@ def rounding(digits: Mapping[str, int]) -> Iterator[None]:
             return exact(layer, x, add)
         assert layer.bias is not None
         with torch.autocast(x.device.type, enabled=False):
-            source = digits.get(layer.source, INPUT_DIGITS)
             with torch.no_grad():
-                of_weights, _ = export.finest_weights(layer.weight, layer.bias, layer.source, source, EXACT_LIMIT)
+                scale = digits[layer.source]
+                of_weights, _ = export.finest_weights(layer.weight, layer.bias, layer.source, scale, EXACT_LIMIT)
                 step = torch.exp2(-of_weights.float())[:, None, None, None]
             weight = straight(layer.weight, torch.round(layer.weight / step) * step)
             y = functional.conv2d(x.float(), weight, layer.bias, layer.stride, layer.padding)
@@ -42,8 +42,7 @@ def rounding(digits: Mapping[str, int]) -> Iterator[None]:
             if add is not None:
                 y = y + add
             if of_parameters:
-                most = PARAMETER_MAX * float(step.min())
-                return y.clamp(-most, most)
+                return y.clamp(-PARAMETER_MAX * step, PARAMETER_MAX * step)
             most = export.ACTIVATION_MAX * float(step)
             return within(torch.relu(y) if layer.relu else y, -most, most)
 

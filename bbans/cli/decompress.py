@@ -90,7 +90,7 @@ def decompress(
         batch.write(task, made.data, keep=bool(made.lost or made.left_out))
         target = batch.target_name(task)
         if made.left_out and not batch.quiet:
-            more = "" if target.lower().endswith(".png") else "; PNG holds more"
+            more = "" if _suffix(task).lower() == ".png" else "; PNG holds more"
             kept = f", so {task.source.name} is kept" if batch.remove else ""
             shared.complain(f"{target}: its format leaves out {', '.join(made.left_out)}{more}{kept}")
         record = {
@@ -182,12 +182,17 @@ def _decompressed(read: _Reading, task: Task) -> _Made:
         check_lossless(task.target)
     begin = time.perf_counter()
     picture, lost = read(task)
-    suffix = task.target.suffix if task.target else ".png"
+    suffix = _suffix(task)
     with naming(task.target or "standard output"):
         made = encoded(picture, suffix)
     seconds = time.perf_counter() - begin
     size = picture.width, picture.height
     return _Made(made, *size, picture.mode, tuple(map(str, lost)), left_out(picture, suffix), seconds)
+
+
+def _suffix(task: Task) -> str:
+    """That names the format of what is written."""
+    return task.target.suffix if task.target else ".png"
 
 
 def _tested(read: _Reading, task: Task) -> None:

@@ -92,7 +92,10 @@ def picture_size(path: Path) -> tuple[int, int, str]:
 
 
 def to_pillow(picture: Picture) -> Image.Image:
-    """The picture as a Pillow image of its mode. Raises `BadOutput` for the modes that Pillow doesn't have."""
+    """The picture as a Pillow image of its mode. A palette has a colour for each pixel: those it lacks are black.
+
+    Raises `BadOutput` for the modes that Pillow doesn't have.
+    """
     pixels, attributes = picture.pixels, picture.attributes
     if picture.mode in NOT_PILLOWS:
         raise BadOutput(f"has mode {picture.mode}, which Pillow does not have; bbans.bbans_decode takes it")
@@ -100,7 +103,7 @@ def to_pillow(picture: Picture) -> Image.Image:
     image = Image.fromarray(planes.astype(bool) if picture.mode == "1" else planes)
     if picture.mode == "P":
         image = Image.frombytes("P", image.size, image.tobytes())
-        image.putpalette(attributes[PALETTE])
+        image.putpalette(attributes[PALETTE].ljust(3 * (int(pixels.max()) + 1), b"\0"))  # or PNG cuts off the indices
     image.info.update(metadata.as_info(picture.mode, attributes))
     if alpha := attributes.get(PALETTE_ALPHA):
         image.info["transparency"] = alpha
@@ -125,19 +128,9 @@ def encoded(picture: Picture, suffix: str) -> bytes:
     # PNG at the fastest level: it is written to be looked at, the small file is the one it came from
     if picture.mode in NOT_PILLOWS:
         return png.encoded(picture.pixels, options)
-    file, image = io.BytesIO(), to_pillow(picture)
-    if picture.mode == "P":
-        image.putpalette(_padded(picture))
-    image.save(file, kind, compress_level=1, **options)
+    file = io.BytesIO()
+    to_pillow(picture).save(file, kind, compress_level=1, **options)
     return file.getvalue()
-
-
-def _padded(picture: Picture) -> bytes:
-    """A palette with an entry for each pixel, where it is too short for them: Pillow stores as many bits of pixels as
-    the palette needs, and cuts off others."""
-    palette, colours = picture.attributes[PALETTE], int(picture.pixels.max()) + 1
-    held = next(most for most in (2, 4, 16, 256) if len(palette) <= 3 * most)
-    return palette if colours <= held else palette.ljust(3 * colours, b"\0")
 
 
 def left_out(picture: Picture, suffix: str) -> tuple[str, ...]:

@@ -190,15 +190,21 @@ def decompress_picture(
     """The picture in a .bbans file, or what a view shows of it. `models` finds the model with an id, or raises
     `ModelMissing`.
 
-    lost: is given what is wrong with tiles that can't be decoded, whose pixels are then 0; None: that is raised. jobs:
-    tiles to work on at a time, each in a process that gets its model by `models`, which is pickled. Only the tiles in
-    view are looked at, and a preview has no checksum of its pixels. ledger: with one job, what the bits of the model's
-    payloads are for is added to it.
+    lost: is given what is wrong with the length, and with tiles that can't be decoded, whose pixels are then 0; None:
+    that is raised. jobs: tiles to work on at a time, each in a process that gets its model by `models`, which is
+    pickled. Only the tiles in view are looked at, and a preview has no checksum of its pixels. ledger: with one job,
+    what the bits of the model's payloads are for is added to it.
 
     Raises `BadFile` when the file is damaged, `DecodedDiffers` when it is whole and yet other pixels come out,
     `TooLarge`, and `BbansError` when it has no such view.
     """
-    header = Header.parse(data, limit=max_pixels, whole=lost is None)
+    try:
+        header = Header.parse(data, limit=max_pixels)
+    except BadFile as error:
+        if lost is None:
+            raise
+        header = Header.parse(data, limit=max_pixels, whole=False)
+        lost.append(error)
     view.check(header.width, header.height, header.tile)
     try:
         check_palette(header.mode, header.attributes)

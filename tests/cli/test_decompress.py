@@ -217,3 +217,11 @@ def test_keep_going_takes_what_is_left(run: Callable, large: np.ndarray) -> None
     expected[32:, 32:] = 0
     np.testing.assert_array_equal(read("out.png"), expected)
     assert wrong in run("test", "large.bbans").err
+
+
+def test_keep_going_keeps_what_has_more_behind_its_end(run: Callable, large: np.ndarray) -> None:
+    Path("large.bbans").write_bytes(Path("large.bbans").read_bytes() + b"more")
+    result = run("decompress", "large.bbans", "-o", "out.png", "--keep-going", "--rm", "--json")
+    assert (result.code, json.loads(result.out)["lost"]) == (1, ["is damaged: 4 bytes too many after the end"])
+    assert Path("large.bbans").exists()
+    np.testing.assert_array_equal(read("out.png"), large)

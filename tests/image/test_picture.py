@@ -147,6 +147,7 @@ def test_what_is_left_of_a_damaged_file(fake_codec: types.ModuleType, small_tile
     lost: list[BbansError] = []
     out = decompress_picture(bytes(data), lambda _: Model(), lost=lost)
     assert [str(error).partition(": ")[2] for error in lost] == [
+        "3 bytes are missing at the end",
         "the checksum of tile 1 of 9 (0,0,16,16) does not match",
         "the checksum of tile 9 of 9 (32,32,8,1) does not match",
     ]
