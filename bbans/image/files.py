@@ -92,7 +92,7 @@ def picture_size(path: Path) -> tuple[int, int, str]:
 
 
 def to_pillow(picture: Picture) -> Image.Image:
-    """The picture as a Pillow image of its mode. A palette has a colour for each pixel: those it lacks are black.
+    """The picture as a Pillow image of its mode, which Pillow saves with these pixels.
 
     Raises `BadOutput` for the modes that Pillow doesn't have.
     """
@@ -103,11 +103,18 @@ def to_pillow(picture: Picture) -> Image.Image:
     image = Image.fromarray(planes.astype(bool) if picture.mode == "1" else planes)
     if picture.mode == "P":
         image = Image.frombytes("P", image.size, image.tobytes())
-        image.putpalette(attributes[PALETTE].ljust(3 * (int(pixels.max()) + 1), b"\0"))  # or PNG cuts off the indices
+        image.putpalette(_padded(attributes[PALETTE], int(pixels.max()) + 1))
     image.info.update(metadata.as_info(picture.mode, attributes))
     if alpha := attributes.get(PALETTE_ALPHA):
         image.info["transparency"] = alpha
     return image
+
+
+def _padded(palette: bytes, colours: int) -> bytes:
+    """A palette that is long enough for pixels of so many colours: into a PNG Pillow writes as many bits of them as the
+    palette needs, and cuts off others."""
+    held = next(most for most in (2, 4, 16, 256) if len(palette) <= 3 * most)
+    return palette if colours <= held else palette.ljust(3 * colours, b"\0")
 
 
 def write_picture(picture: Picture, path: Path, *, force: bool = False) -> None:
