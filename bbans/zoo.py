@@ -260,7 +260,6 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
     import torch
 
     from bbans.exact.export import install
-    from bbans.exact.selftest import answers
     from bbans.vae.families import build
     from bbans.vae.layers import channels_last
 
@@ -282,16 +281,30 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if place.type == "cuda" and not torch.cuda.is_available():
         raise BadModel("no CUDA device here: use the device cpu")
-    network = channels_last(network.to(place))
-    if answers(network) != known:
-        warnings.warn(
-            f"{place} does not compute exactly in float32; falling back to float64 on the CPU, which is slower",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        place = torch.device("cpu")
-        network = network.to(place, torch.float64)
-        if answers(network) != known:
-            raise InexactDevice("this machine computes the model's networks wrongly, in float32 and in float64")
+    network = _proved(channels_last(network.to(place)), place, known)
+    place = next(network.buffers()).device
     fits = {name: tensor for name, tensor in tensors.items() if name.startswith(FITS)}
     return Model(_id(folder / WEIGHTS), _name(folder), folder, network, tables, place, tensors.get(DIRECTIONS), fits)
+
+
+def _proved(network: Network, place: torch.device, known: list[int]) -> Network:
+    """The network with the fastest backend that gives the known answers. Raises `BadModel` and `InexactDevice`."""
+    from bbans.exact import backends
+
+    forced = os.environ.get("BBANS_BACKEND")
+    if forced and forced not in backends.BACKENDS:
+        raise BadModel(f"BBANS_BACKEND: one of {', '.join(backends.BACKENDS)}, not {forced}")
+    tried = [forced] if forced else backends.candidates(network, place)
+    wrong: list[str] = []
+    for backend in tried:
+        if backends.proved(network, backend, known):
+            if wrong:
+                warnings.warn(
+                    f"{place} does not compute exactly with {' and '.join(wrong)}; falling back to {backend}, which is "
+                    "slower",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return network
+        wrong.append(backend)
+    raise InexactDevice(f"this machine computes the model's networks wrongly, with {' and '.join(wrong)}")

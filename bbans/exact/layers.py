@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bbans.vae.layers import Enlarged
+
 ACTIVATION_MAX = 4095  # 12 bits; fewer cost rate, more take it from the weights (`elbo - float_elbo` of bench.rates)
 INPUT_MAX = 4095  # of scales of inputs: residuals and latents are smaller
 PARAMETER_MAX = (1 << 15) - 1
@@ -26,7 +28,8 @@ class IntConv(nn.Module):
     """`clamp(floor(conv(x) / 2^shift + 1/2) + add)` on integers in a float tensor; call it as a `Conv`.
 
     weight: int16 [out, in, k, k]; bias: int32 [out]; shift: int32 [out], the power of two that divides each output.
-    lowest, highest: the range that outputs are clamped to. source, digits: of the `Conv` that it replaces. carrier: the
+    lowest, highest: the range that outputs are clamped to; writes_bytes: whether what reads them are the layers of
+    `bbans.exact.bytes`; bytes: whether those want uint8. source, digits: of the `Conv` that it replaces. carrier: the
     dtype whose sums are exact. On vectors [N, in] it is a `Linear`.
     """
 
@@ -45,6 +48,7 @@ class IntConv(nn.Module):
         source: str = "input",
         digits: tuple[int, ...] = (),
         carrier: torch.dtype = torch.float32,
+        writes_bytes: bool = False,
     ) -> None:
         super().__init__()
         power = torch.exp2(-shift.double())
@@ -54,6 +58,7 @@ class IntConv(nn.Module):
         self.stride, self.padding = stride, weight.shape[-1] // 2
         self.lowest, self.highest = lowest, highest
         self.source, self.digits = source, digits
+        self.writes_bytes, self.bytes = writes_bytes, False
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weight, bias and shift as int64 on the CPU."""
@@ -73,24 +78,40 @@ class IntConv(nn.Module):
             highest=self.highest,
             source=self.source,
             digits=self.digits,
+            carrier=self.bias.dtype,
+            writes_bytes=self.writes_bytes,
         )
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        y = self._convolve(x).floor_()
+    def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
+        y = self._convolve(x)
+        if not self.bytes or (add is not None and told is not None):
+            y.floor_()  # else conversion will, and a sum with integers within 0..256 is exact
         if add is not None:
-            y.add_(add)
-        return y.clamp_(self.lowest, self.highest)
+            y.add_(add.to(y.dtype))
+        if told is not None:
+            told.add_to(y)
+        y.clamp_(self.lowest, self.highest)
+        return y.to(torch.uint8) if self.bytes else y
+
+    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """As that of `Conv`."""
+        y: Tensor = self(x)
+        return y.chunk(parts, 1)
 
     def _convolve(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return F.linear(x, self.weight.flatten(1), self.bias)
         if x.device.type == "cpu":
             return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
-        # cuDNN may choose Winograd or FFT, which are not exact; a matrix product is
-        n, k = x.shape[0], self.weight.shape[-1]
-        h, w = ((s + 2 * self.padding - k) // self.stride + 1 for s in x.shape[-2:])
-        columns = F.unfold(x, k, padding=self.padding, stride=self.stride)
-        return (self.weight.flatten(1) @ columns + self.bias[:, None]).view(n, -1, h, w)
+        return columns_of(x, self.weight, self.stride) + self.bias[:, None, None]
+
+
+def columns_of(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """A convolution as one matrix product: on GPUs, cuDNN may choose Winograd or FFT, which are not exact."""
+    k = weight.shape[-1]
+    h, w = ((s + 2 * (k // 2) - k) // stride + 1 for s in x.shape[-2:])
+    columns = F.unfold(x, k, padding=k // 2, stride=stride)
+    return (weight.flatten(1) @ columns).view(len(x), -1, h, w)
 
 
 # Where PyTorch keeps, for each backend, whether float32 may be computed as something else (2.9 and later).

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bbans.errors import BadModel
+from bbans.exact.bytes import IntByteConv
 from bbans.exact.export import largest_sum, setattr_child
 from bbans.exact.layers import EXACT_LIMIT, IntConv
-from bbans.vae.layers import INPUT_DIGITS, channels_last
+from bbans.vae.layers import INPUT_DIGITS, Enlarged, channels_last
 
 GAIN_BITS = 10  # a step of a gain is this power of 1/2
 BIAS_BITS = 4  # and one of a bias this power of 1/2, times what `bias_unit` says
@@ -35,12 +36,12 @@ class Steps(NamedTuple):
     biases: Tensor
 
 
-def bias_unit(layer: IntConv) -> Tensor:
+def bias_unit(digits: tuple[int, ...], outputs: int) -> Tensor:
     """log2 of what 2^BIAS_BITS steps change each output by, in its units: two for an activation, one for a parameter,
     half a one for a log2-scale, whose units are large."""
-    if layer.digits:
-        return torch.tensor([-1 if digits == 3 else 0 for digits in layer.digits], dtype=torch.int32)
-    return torch.ones(len(layer.shift), dtype=torch.int32)
+    if digits:
+        return torch.tensor([-1 if digit == 3 else 0 for digit in digits], dtype=torch.int32)
+    return torch.ones(outputs, dtype=torch.int32)
 
 
 def tuned(network: AnyNetwork, steps: Mapping[str, Steps]) -> AnyNetwork:
@@ -62,7 +63,8 @@ def _tuned(layer: IntConv, steps: Steps) -> IntConv:
     weight, bias, shift = layer.integers()
     gains, biases = (values.to(torch.int64) for values in steps)
     weight = (weight * ((1 << GAIN_BITS) + gains)[:, None, None, None] + (1 << (GAIN_BITS - 1))) >> GAIN_BITS
-    bias = bias + ((biases * (1 << (shift + bias_unit(layer)).clamp_min(0)) + (1 << (BIAS_BITS - 1))) >> BIAS_BITS)
+    unit = 1 << (shift + bias_unit(layer.digits, len(shift))).clamp_min(0)
+    bias = bias + ((biases * unit + (1 << (BIAS_BITS - 1))) >> BIAS_BITS)
     return _within_limits(layer, weight, bias, shift)
 
 
@@ -88,19 +90,31 @@ class Unrounded(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: IntConv) -> None:
+    def __init__(self, layer: IntConv | IntByteConv) -> None:
         super().__init__()
-        self.stride, self.padding, self.relu = layer.stride, layer.padding, layer.lowest == 0
-        unit = torch.exp2(-torch.tensor(layer.digits or [0], dtype=torch.float32))
+        if isinstance(layer, IntByteConv):
+            digits, self.stride, self.relu = (), 1, layer.highest is None
+            weight = layer.weight.cpu() * layer.power.float().cpu()[:, None, None, None]
+            half = 0.0 if layer.highest is None else 0.5
+        else:
+            digits, self.stride, self.relu = layer.digits, layer.stride, layer.lowest == 0
+            weight, half = layer.weight.float().cpu(), 0.5
+        self.padding = layer.padding
+        unit = torch.exp2(-torch.tensor(digits or [0], dtype=torch.float32))
         into = 2.0**INPUT_DIGITS if layer.source == "input" else 1.0
-        self.register_buffer("weight", layer.weight.float().cpu() * into * unit[:, None, None, None])
-        self.register_buffer("bias", (layer.bias.float().cpu() - 0.5) * unit)
-        self.bias_step = unit * torch.exp2(bias_unit(layer).float() - BIAS_BITS)
+        self.register_buffer("weight", weight * into * unit[:, None, None, None])
+        self.register_buffer("bias", (layer.bias.float().cpu() - half) * unit)
+        self.bias_step = unit * torch.exp2(bias_unit(digits, len(weight)).float() - BIAS_BITS)
         self.steps = Steps(*torch.zeros(2, len(self.weight)))
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
         weight = self.weight * (1 + self.steps.gains / (1 << GAIN_BITS))[:, None, None, None]
         y = F.conv2d(x, weight, self.bias + self.steps.biases * self.bias_step, self.stride, self.padding)
-        if add is not None:
-            y = y + add
+        y = y if add is None else y + add
+        y = y if told is None else y + told.at(y)
         return torch.relu(y) if self.relu else y
+
+    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """As that of `Conv`."""
+        y: Tensor = self(x)
+        return y.chunk(parts, 1)

@@ -78,7 +78,7 @@ class _Photo:
         layer = Layer(self.tables, net.config.latents, net.region_size(c))
 
         def d_b(z: Tensor | None) -> Codec:
-            told_d, told_b = net.condition(regions, z, c)
+            told_d, told_b = net.condition(regions, z)
             return level.d_b(told_d, told_b)
 
         def posterior(d_b: tuple[Tensor, Tensor]) -> Codec:
@@ -86,7 +86,7 @@ class _Photo:
             return layer.posterior(net.infer(level.see_c, see_d, see_b))
 
         def e_given(d_b: tuple[Tensor, Tensor]) -> Codec:
-            return level.e(d_b, net.condition_e(regions, c), grows=not depth)
+            return level.e(d_b, net.condition_e(regions), grows=not depth)
 
         if not net.config.latents:
             return dependent(d_b(None), e_given)
@@ -134,7 +134,7 @@ class _Thumbnail:
         """p(C, D, B | z) of the finest level; symbols are (c, (d, b))."""
         count = sum(latents.pictures for latents in z[0]) if z else self.count
         h = self.net.refine(self._begin(z, count), self.local.values(z[-1], self.like) if self.local else None)
-        return dependent(self._coarser(h, 1), lambda c: self._level(c, 0).d_b(*self.net.tell(h, 0, c)[:2]))
+        return dependent(self._coarser(h, 1), lambda c: self._level(c, 0).d_b(*self.net.tell(h, 0)[:2]))
 
     def _coarser(self, h: Tensor, level: int) -> Codec:
         """p(C | z), C being that of level - 1 (0 is the finest): all coarser levels."""
@@ -146,7 +146,7 @@ class _Thumbnail:
 
         def phases(c: Tensor) -> Codec:
             nets = self._level(c, level)
-            told_d, told_b, told_e = net.tell(h, level, c)
+            told_d, told_b, told_e = net.tell(h, level)
             return dependent(nets.d_b(told_d, told_b), lambda d_b: nets.e(d_b, told_e))
 
         return of_phases(dependent(self._coarser(h, level + 1), phases), size)

@@ -30,6 +30,7 @@ from bbans.image.fitting import Fit, Fits, Plane, find_codes
 from bbans.image.lanes import Schedule
 from bbans.vae import lattice
 from bbans.vae.lattice import Sampling
+from bbans.vae.layers import Enlarged
 from bbans.vae.likelihoods import POSTERIOR_SCALES
 from bbans.vae.phases import Head, Phases
 from bbans.zoo import Tables
@@ -403,7 +404,7 @@ class LevelCodec:
         self.prediction_d = lattice.predict_d(c)
         self.see_c = lattice.inputs_c(c, self.prediction_d)
 
-    def d_b(self, told_d: Tensor | None, told_b: Tensor | None) -> Codec:
+    def d_b(self, told_d: Enlarged | None, told_b: Enlarged | None) -> Codec:
         """p(D | C) p(B | C, D); symbols are (d, b)."""
         h = self.nets.features_d(self.see_c, told_d)
 
@@ -420,7 +421,7 @@ class LevelCodec:
         prediction_b = lattice.predict_b(self.c, full_d)
         return full_d, lattice.residual(full_d, self.prediction_d), lattice.residual(full_b, prediction_b)
 
-    def e(self, d_b: tuple[Tensor, Tensor], told_e: Tensor | None, *, grows: bool = False) -> Codec:
+    def e(self, d_b: tuple[Tensor, Tensor], told_e: Enlarged | None, *, grows: bool = False) -> Codec:
         """p(E | C, D, B)."""
         full_d, see_d, see_b = self.seen(d_b)
         h = self.nets.features_e(self.see_c, see_d, see_b, told_e)

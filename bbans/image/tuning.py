@@ -23,6 +23,7 @@ from bbans.codecs.discrete import uniform
 from bbans.codecs.mixture import WEIGHT_BITS, Mixture
 from bbans.codecs.tables import ScaleTables
 from bbans.errors import BadModel
+from bbans.exact.bytes import IntByteConv
 from bbans.exact.export import setattr_child
 from bbans.exact.layers import IntConv
 from bbans.exact.tuning import MOST_STEPS, Steps, Unrounded
@@ -221,7 +222,7 @@ def unrounded(network: PhotoVAE) -> PhotoVAE:
     with torch.random.fork_rng(devices=[]):
         soft = cast(PhotoVAE, build(**describe(network)))
     for name, layer in network.named_modules():
-        if isinstance(layer, IntConv):
+        if isinstance(layer, IntConv | IntByteConv):
             parent, _, child = name.rpartition(".")
             setattr_child(soft.get_submodule(parent), child, Unrounded(layer))
     return soft

@@ -22,6 +22,7 @@ from bbans.errors import BadModel, BadOutput
 from bbans.exact.export import calibrate, install, quantise
 from bbans.exact.selftest import answers
 from bbans.image.files import atomic_file
+from bbans.train.rounding import begin_rounding
 from bbans.train.tasks import Task
 from bbans.vae.dense import DenseVAE
 from bbans.vae.families import Network, build, describe, elbo, family_of
@@ -38,16 +39,21 @@ def export(model: Network, task: Task, out: Path) -> Path | None:
     out.mkdir(parents=True, exist_ok=True)
     model = model.float().cpu().eval()
     precision = torch.float16 if family_of(model.config).reduced else torch.float32
-    kept = {name: tensor.to(precision).contiguous() for name, tensor in model.state_dict().items()}
-    if not all(bool(tensor.isfinite().all()) for tensor in kept.values()):
-        raise BadModel("the weights have grown beyond half precision")
-    model.load_state_dict(kept)
-    torch.manual_seed(0)
 
     def run() -> None:
         for pixels in task.calibration():
             elbo(model, torch.from_numpy(pixels))
 
+    torch.manual_seed(0)
+    begin_rounding(model, run)
+    kept = {
+        name: (tensor.to(precision) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    if not all(bool(tensor.isfinite().all()) for tensor in kept.values()):
+        raise BadModel("the weights have grown beyond half precision")
+    model.load_state_dict(kept)
+    torch.manual_seed(0)
     tensors = quantise(model, calibrate(model, run))
     described = describe(model)
     network = build(described["family"], described["config"])

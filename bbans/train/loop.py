@@ -27,6 +27,7 @@ from bbans.image.files import naming
 from bbans.train.data import Mix
 from bbans.train.muon import Muon
 from bbans.train.revive import revive
+from bbans.train.rounding import begin_rounding
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
 from bbans.vae.dense import DenseConfig
@@ -36,7 +37,7 @@ from bbans.vae.layers import channels_last
 from bbans.vae.photo import PhotoConfig
 
 CHECKPOINT = "checkpoint.pt"
-REVIVAL_BATCHES = 8  # a unit that is 0 for all of them is dead
+PROBE_BATCHES = 8  # a unit that is 0 for all of them is dead
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "muon": Muon,
     "adam": partial(torch.optim.AdamW, betas=(0.9, 0.99), fused=True),  # small networks are most of all overhead
@@ -54,7 +55,9 @@ class Recipe:
     than one the objective is the importance-weighted bound (Burda et al. 2016, arXiv:1509.00519); doubly: with
     gradients of q as `distributions.Doubly` has them, of `dense` with one layer of normals. restarts: steps at which
     training begins anew from the averaged weights: both warm-ups, cosine and optimiser (Loshchilov & Hutter 2017,
-    arXiv:1608.03983), and dead units live again (`bbans.train.revive`). optimiser: a name in `OPTIMISERS`;
+    arXiv:1608.03983), and dead units live again (`bbans.train.revive`). rounding: the step from which a network of 8
+    bits learns with them, beginning with averaged weights and a new optimiser (`bbans.train.rounding`); -1: it is only
+    rounded at the end. optimiser: a name in `OPTIMISERS`;
     weight_decay: decoupled, relative to the learning rate. Of `photo`: levels, mix; directions: how many its tuning
     knows (`bbans.train.directions`); fits: how many each last layer is fitted along (`bbans.train.fits`). Of the
     others: deck. Raises `BbansError`.
@@ -75,6 +78,7 @@ class Recipe:
     particles: int = 1
     doubly: bool = False
     restarts: tuple[int, ...] = ()
+    rounding: int = 5000
     levels: int = 4  # of each crop; coarser ones are too few pixels to matter
     directions: int = 0
     fits: int = 0
@@ -99,6 +103,8 @@ class Recipe:
             isinstance(self.model, DenseConfig) and self.model.posterior != "flow" and len(self.model.latents) == 1
         ):
             raise BbansError("doubly: of `dense` with one layer of latents, and a posterior that is no flow")
+        if self.rounding < -1:
+            raise BbansError(f"rounding is a step, or -1; not {self.rounding}")
         ascending = all(isinstance(step, int) for step in self.restarts) and [*self.restarts] == sorted(
             {*self.restarts}
         )
@@ -181,14 +187,15 @@ def check_same_run(recipe: Recipe, out: Path) -> None:
             raise BbansError(f"{out}: holds a run by a recipe with another {', '.join(others)}; name another folder")
 
 
-def _revive(recipe: Recipe, task: Task, network: nn.Module, step: int) -> int:
-    """Alike in all processes, whatever random state they are in."""
+@contextlib.contextmanager
+def _probing(recipe: Recipe, task: Task, network: nn.Module, step: int) -> Iterator[Callable[[], object]]:
+    """What puts some pictures through the network; alike in all processes, whatever random state they are in."""
     batches = task.batches(recipe.batch, recipe.seed + 1000 * step)
     device = next(network.parameters()).device
-    pictures = [torch.from_numpy(next(batches)).to(device) for _ in range(REVIVAL_BATCHES)]
+    pictures = [torch.from_numpy(next(batches)).to(device) for _ in range(PROBE_BATCHES)]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed + step)
-        return revive(network, lambda: [task.bits(network, pixels) for pixels in pictures])
+        yield lambda: [task.bits(network, pixels) for pixels in pictures]
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -289,12 +296,15 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=family_of(recipe.model).reduced)
     done = start
     for step in range(start, recipe.steps):
-        if step in recipe.restarts:
+        if step in recipe.restarts or step == recipe.rounding:
             model.load_state_dict(ema.state_dict())
-            revived = _revive(recipe, task, model, step)
+            with _probing(recipe, task, model, step) as run:
+                if step in recipe.restarts:
+                    log(step, {"restart": True, "revived": revive(model, run)})
+                if step == recipe.rounding:
+                    begin_rounding(model, run)
             ema.load_state_dict(model.state_dict())
             optimiser = fresh(parameters)
-            log(step, {"restart": True, "revived": revived})
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
         pixels = torch.from_numpy(next(batches)).to(device)

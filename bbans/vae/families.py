@@ -55,6 +55,7 @@ def _dense_bits(model: DenseVAE, planes: Tensor, channels: int, latents: Latents
 
 
 SILENT = ("blocks_", "place_", "region_db.")  # what the names of parts begin with that change nothing at first
+DIGITS = "._extra_state"  # what the names of the digits of bytes end with: who has none doesn't round yet
 _LEVEL = re.compile(r"^levels\.\d+\.")
 PHASE_PARTS = ("enter_", "blocks_", "head_")  # what the names of the networks of `bbans.vae.phases` begin with
 
@@ -115,7 +116,8 @@ def begin_from(network: Network, weights: Mapping[str, Tensor]) -> None:
     try:
         for part, known in parts:
             missing, unknown = part.load_state_dict(known, strict=False)
-            if unknown or not all(_LEVEL.sub("", name).startswith(SILENT) for name in missing):
+            needed = (_LEVEL.sub("", name) for name in missing if not name.endswith(DIGITS))
+            if unknown or not all(name.startswith(SILENT) for name in needed):
                 raise BadModel("the weights to begin from are of a model of another form than the recipe's")
     except RuntimeError as error:
         raise BadModel("the weights to begin from are of a model of other sizes than the recipe's") from error

@@ -18,7 +18,7 @@ from bbans.vae import lattice, likelihoods
 from bbans.vae.dense import LOG2_SCALE, UNITS, X_DIGITS, DenseVAE, see_x
 from bbans.vae.distributions import BITS_OF_A_NAT, STANDARD_LOGISTIC, Latents, Logistic, Normal
 from bbans.vae.lattice import Sampling
-from bbans.vae.layers import INPUT_DIGITS
+from bbans.vae.layers import INPUT_DIGITS, Enlarged
 from bbans.vae.phases import PHASES, Head, Phases
 from bbans.vae.photo import SAMPLES, PhotoLevel, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
@@ -54,7 +54,7 @@ class Views:
         )
 
 
-Told = tuple[Tensor | None, Tensor | None, Tensor | None]
+Told = tuple[Enlarged | None, Enlarged | None, Enlarged | None]
 
 
 def level_bits(nets: Phases, views: Views, told: Told, sampling: Sampling, samples: int) -> list[Tensor]:
@@ -127,8 +127,8 @@ def photo_levels(
         if model.config.latents:
             q = Logistic(nets.infer(views.see_c, views.see_d, views.see_b))
             z, kl = latents(f"kl{level + 1}", q, STANDARD_LOGISTIC)
-        told_d, told_b = nets.condition(regions, z, views.c)
-        yield nets, views, (told_d, told_b, nets.condition_e(regions, views.c)), kl
+        told_d, told_b = nets.condition(regions, z)
+        yield nets, views, (told_d, told_b, nets.condition_e(regions)), kl
         x = views.c
 
 
@@ -166,7 +166,7 @@ def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, latents: Latents = SA
         middle = lattice.middle(x)
         bits["top"] = plane_bits(model.head_top, h, x, middle, sampling, samples)
     for level in reversed(range(config.levels)):
-        told = model.tell(h, level, views[level].c)
+        told = model.tell(h, level)
         nets = cast(Phases, model.levels[level])
         phases = level_bits(nets, views[level], told, sampling, samples)
         bits |= {f"{phase}{level + 1}": v for phase, v in zip(PHASES, phases, strict=True)}

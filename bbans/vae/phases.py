@@ -18,11 +18,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bbans.errors import BadModel
 from bbans.vae.lattice import COLOURS
-from bbans.vae.layers import Conv, Residual
+from bbans.vae.layers import ByteConv, Conv, Enlarged, Residual
 
 PHASES = ("d", "b", "e")
 MAY_BE_ZERO = ("latents", "encoder")  # where 0 means something
@@ -58,11 +57,25 @@ class Head(nn.Module):
     """Parameters of one phase, channel after channel, each seeing the residuals of the earlier ones."""
 
     def __init__(
-        self, samples: int, channels: int, hidden: int, mixtures: int, *, source: str, inner: str, spread: float = 0.05
+        self,
+        samples: int,
+        channels: int,
+        hidden: int,
+        mixtures: int,
+        *,
+        source: str,
+        inner: str,
+        spread: float = 0.05,
+        bytes: bool = False,
     ) -> None:
         super().__init__()
         self.hidden = hidden
-        self.shared = Conv(channels, samples * hidden, 1, source=source, target=inner, relu=False)
+        size = channels, samples * hidden, 1
+        self.shared = (
+            ByteConv(*size, source=source, target=inner, relu=False, writes=False)
+            if bytes
+            else Conv(*size, source=source, target=inner, relu=False)
+        )
         self.earlier = nn.ModuleList(
             Conv(channel, hidden, 1, source="input", target=inner) for channel in range(1, samples)
         )
@@ -76,7 +89,7 @@ class Head(nn.Module):
 
     def split(self, features: Tensor) -> tuple[Tensor, ...]:
         """What each channel takes from the features: tensors [N, hidden, h, w]."""
-        return self.shared(features).split(self.hidden, 1)
+        return self.shared.split(features, len(self.out))
 
     def channel(self, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
         """Parameters [N, 3K or 1, h, w] of `channel`.
@@ -102,46 +115,55 @@ class Phases(nn.Module):
     """The networks of one level.
 
     samples: channels of the picture; channels: features of the networks; blocks: residual blocks of each phase;
-    level: what the names of this level's scales begin with.
+    level: what the names of this level's scales begin with; bytes: whether the activations of blocks have 8 bits.
     """
 
     def __init__(
-        self, samples: int, channels: int, hidden: int, mixtures: int, blocks: tuple[int, ...], level: str
+        self,
+        samples: int,
+        channels: int,
+        hidden: int,
+        mixtures: int,
+        blocks: tuple[int, ...],
+        level: str,
+        bytes: bool = False,
     ) -> None:
         super().__init__()
         c, (nd, nb, ne) = channels, blocks
         db, e = f"{level}db", f"{level}e"
-        self.enter_d = Conv(2 * samples, c, 3, source="input", target=db)
-        self.enter_b = Conv(samples, c, 3, source="input", target=db)
-        self.enter_e = Conv(4 * samples, c, 3, source="input", target=e)
-        self.blocks_d = nn.Sequential(*(Residual(c, stream=db, inner=f"{level}d.{i}") for i in range(nd)))
-        self.blocks_b = nn.Sequential(*(Residual(c, stream=db, inner=f"{level}b.{i}") for i in range(nb)))
-        self.blocks_e = nn.Sequential(*(Residual(c, stream=e, inner=f"{level}e.{i}") for i in range(ne)))
+
+        def enter(channels_in: int, target: str) -> Conv:
+            if bytes:
+                return ByteConv(channels_in, c, 3, source="input", target=target, reads=False)
+            return Conv(channels_in, c, 3, source="input", target=target)
+
+        def residuals(count: int, stream: str, phase: str) -> nn.Sequential:
+            names = (f"{level}{phase}.{i}" for i in range(count))
+            return nn.Sequential(*(Residual(c, stream=stream, inner=inner, bytes=bytes) for inner in names))
+
+        self.enter_d, self.enter_b, self.enter_e = enter(2 * samples, db), enter(samples, db), enter(4 * samples, e)
+        self.blocks_d, self.blocks_b, self.blocks_e = (
+            residuals(nd, db, "d"),
+            residuals(nb, db, "b"),
+            residuals(ne, e, "e"),
+        )
         self.head_d, self.head_b, self.head_e = (
-            Head(samples, c, hidden, mixtures, source=stream, inner=f"{level}{phase}.hidden")
+            Head(samples, c, hidden, mixtures, source=stream, inner=f"{level}{phase}.hidden", bytes=bytes)
             for phase, stream in zip(PHASES, (db, db, e), strict=True)
         )
 
-    def features_d(self, c: Tensor, told: Tensor | None) -> Tensor:
-        """c: inputs from C [N, 2 samples, h, w]; told: [N, channels, h, w], if anything is told -> features [N,
-        channels, h, w]."""
-        return self.blocks_d(self.enter_d(c, add=told))
+    def features_d(self, c: Tensor, told: Enlarged | None) -> Tensor:
+        """c: inputs from C [N, 2 samples, h, w]; told: of each region, if anything -> features [N, channels, h, w]."""
+        return self.blocks_d(self.enter_d(c, told=told))
 
-    def features_b(self, h: Tensor, d: Tensor, told: Tensor | None) -> Tensor:
+    def features_b(self, h: Tensor, d: Tensor, told: Enlarged | None) -> Tensor:
         """h: the features of D, refined by d, its residuals [N, samples, h, w]."""
-        return self.blocks_b(self.enter_b(d, add=h if told is None else told + h))
+        return self.blocks_b(self.enter_b(d, add=h, told=told))
 
-    def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Tensor | None) -> Tensor:
+    def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Enlarged | None) -> Tensor:
         """As the others."""
-        return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), add=told))
+        return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), told=told))
 
     def head(self, phase: str) -> Head:
         """The head of "d", "b" or "e"."""
         return cast(Head, getattr(self, f"head_{phase}"))
-
-
-def enlarge(x: Tensor, times: int, like: Tensor) -> Tensor:
-    """Repeat each position `times` x `times` and cut to the size of `like`. Exact on integers."""
-    h, w = like.shape[-2:]
-    large = F.interpolate(x, scale_factor=times, mode="nearest") if times > 1 else x
-    return large if large.shape[-2:] == (h, w) else large[..., :h, :w]

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from bbans.errors import BadModel
 from bbans.vae.lattice import Sampling
-from bbans.vae.layers import Conv, posterior
-from bbans.vae.phases import Phases, check_sizes, enlarge
+from bbans.vae.layers import ByteConv, Conv, Enlarged, posterior
+from bbans.vae.phases import Phases, check_sizes
 
 SAMPLES = 3
 REGIONS = (2, 4, 8, 16, 32)
@@ -36,7 +36,7 @@ class PhotoConfig:
     region: one latent vector for so many positions of C both ways; overview: whether networks are also told, free of
     noise, what C says of each region; regional: the width of the networks of regions; encoder: that of the one that
     infers z, 0 for the same; distinct: how many levels' networks there are: those of the finest levels, the last for
-    all coarser ones too; colour: a name in `lattice.COLOURS`.
+    all coarser ones too; colour: a name in `lattice.COLOURS`; bits: of the activations of residual blocks, 8 or 12.
     """
 
     channels: int = 64
@@ -50,12 +50,15 @@ class PhotoConfig:
     blocks: tuple[int, int, int] = (2, 1, 2)
     distinct: int = 1
     colour: str = "YCoCg-R"
+    bits: int = 12
 
     def __post_init__(self) -> None:
         """Raises `BadModel` for sizes that make no network."""
         check_sizes(self)
         if self.region not in REGIONS:
             raise BadModel(f"region: one of {', '.join(map(str, REGIONS))}, not {self.region}")
+        if self.bits not in (8, 12):
+            raise BadModel(f"bits: 8 or 12, not {self.bits}")
 
     @property
     def sampling(self) -> Sampling:
@@ -94,7 +97,9 @@ class PhotoLevel(Phases):
     """The networks of one level. name: what the names of their scales begin with."""
 
     def __init__(self, config: PhotoConfig, name: str) -> None:
-        super().__init__(SAMPLES, config.channels, config.hidden, config.mixtures, config.blocks, level=name)
+        super().__init__(
+            SAMPLES, config.channels, config.hidden, config.mixtures, config.blocks, name, config.bits == 8
+        )
         self.config = config
         c, r, zc = config.channels, config.regional, config.latents
         steps = config.region.bit_length() - 1
@@ -107,6 +112,11 @@ class PhotoLevel(Phases):
                 *(Conv(*channels, 3, stride=2, source=source, target=target) for channels, (source, target) in ends)
             )
 
+        def told(channels_out: int, source: str, target: str) -> Conv:
+            if config.bits == 8:
+                return ByteConv(r, channels_out, 1, source=source, target=target, relu=False, reads=False)
+            return Conv(r, channels_out, 1, source=source, target=target, relu=False)
+
         if config.overview:
             self.region = pyramid("region", 6, r)
         if zc:
@@ -115,22 +125,22 @@ class PhotoLevel(Phases):
             self.posterior = posterior(width, zc, source=f"{name}encoder.{steps}")
             self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=not config.overview)
         if zc or config.overview:
-            self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=f"{name}db", relu=False)
+            self.bias_db = told(2 * c, f"{name}decoder", f"{name}db")
         if config.overview:
             seen = f"{name}region.{steps}"
             self.from_region = Conv(r, r, 3, source=seen, target=f"{name}decoder")
-            self.region_db = Conv(r, 2 * c, 1, source=seen, target=f"{name}db", relu=False)
+            self.region_db = told(2 * c, seen, f"{name}db")
             nn.init.zeros_(self.region_db.weight)
             nn.init.zeros_(cast(Tensor, self.region_db.bias))
-            self.bias_e = Conv(r, c, 1, source=seen, target=f"{name}e", relu=False)
+            self.bias_e = told(c, seen, f"{name}e")
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
         """The posterior's parameters, and those of each phase and channel; the inputs are those of the whole."""
         regions = self.regions(c)
-        told_d, told_b = self.condition(regions, z if self.config.latents else None, c)
+        told_d, told_b = self.condition(regions, z if self.config.latents else None)
         h_d = self.features_d(c, told_d)
         h_b = self.features_b(h_d, d, told_b)
-        h_e = self.features_e(c, d, b, self.condition_e(regions, c))
+        h_e = self.features_e(c, d, b, self.condition_e(regions))
         out = [self.infer(c, d, b)] if self.config.latents else []
         for head, h in ((self.head_d, h_d), (self.head_b, h_b), (self.head_e, h_e)):
             for channel, mine in enumerate(head.split(h)):
@@ -152,8 +162,8 @@ class PhotoLevel(Phases):
         """Parameters [N, 2 latents, ...] of q(z | C, D, B): means, then log2-scales."""
         return self.posterior(self.encoder(torch.cat([c, d, b], 1)))
 
-    def condition(self, regions: Tensor | None, z: Tensor | None, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """What the networks of D and of B are told of each region, at the size of `like`: [N, channels, h, w] each.
+    def condition(self, regions: Tensor | None, z: Tensor | None) -> tuple[Enlarged | None, Enlarged | None]:
+        """What the networks of D and of B are told of each region.
 
         The only way in which z is seen. What C tells also goes beside it, free of its noise.
         """
@@ -164,12 +174,12 @@ class PhotoLevel(Phases):
             told = self.bias_db(from_z)
         else:
             return None, None
-        d, b = enlarge(told, self.config.region, like).chunk(2, 1)
+        d, b = Enlarged(told, self.config.region).chunk(2)
         return d, b
 
-    def condition_e(self, regions: Tensor | None, like: Tensor) -> Tensor | None:
-        """What the network of E is told of each region, at the size of `like`: what C alone tells."""
-        return None if regions is None else enlarge(self.bias_e(regions), self.config.region, like)
+    def condition_e(self, regions: Tensor | None) -> Enlarged | None:
+        """What the network of E is told of each region: what C alone tells."""
+        return None if regions is None else Enlarged(self.bias_e(regions), self.config.region)
 
 
 def without_overview(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

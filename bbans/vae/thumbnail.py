@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from bbans.errors import BadModel
 from bbans.vae.lattice import Sampling
-from bbans.vae.layers import Conv, Residual, posterior
-from bbans.vae.phases import PHASES, Head, Phases, check_sizes, enlarge
+from bbans.vae.layers import Conv, Enlarged, Residual, posterior
+from bbans.vae.phases import PHASES, Head, Phases, check_sizes
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,19 @@ class ThumbnailVAE(nn.Module):
         """The features from both latents."""
         return self.blocks_local(h if z1 is None else self.from_local(z1, add=h))
 
-    def tell(self, h: Tensor, level: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the networks of D, B and E of a level (0 is the finest) are told, at the size of `like`, its C.
+    def tell(self, h: Tensor, level: int) -> tuple[Enlarged, Enlarged, Enlarged]:
+        """What the networks of D, B and E of a level (0 is the finest) are told of each position of h.
 
         That is what the latents tell, and beside it, free of their noise, what is known of each place in a picture.
         """
         times = 1 << (self.config.levels - 1 - level)
-        d, b = enlarge(self.tell_db[level](h) + self._place(self.place_db[level], h), times, like).chunk(2, 1)
+        d, b = Enlarged(self.tell_db[level](h) + self._place(self.place_db[level], h), times).chunk(2)
         e = self._place(self.place_e[level], h)
-        return d, b, enlarge(self.tell_e[level - 1](h) + e if level else e, times, like)
+        return d, b, Enlarged(self.tell_e[level - 1](h) + e if level else e, times)
 
-    def tell_last(self, like: Tensor) -> Tensor:
+    def tell_last(self, like: Tensor) -> Enlarged:
         """What E of the finest level is told: nothing of the latents."""
-        return enlarge(self._place(self.place_e[0], like), 1 << (self.config.levels - 1), like)
+        return Enlarged(self._place(self.place_e[0], like), 1 << (self.config.levels - 1))
 
     def _place(self, constants: nn.Module, like: Tensor) -> Tensor:
         """Constants [1, features, *top_size]: the biases of a layer that sees nothing."""
@@ -201,7 +201,7 @@ class ThumbnailVAE(nn.Module):
         for level, nets in enumerate(self.levels):
             nets = cast(Phases, nets)
             c, d, b = planes[3 * level : 3 * level + 3]
-            told_d, told_b, told_e = self.tell(h, level, c)
+            told_d, told_b, told_e = self.tell(h, level)
             h_d = nets.features_d(c, told_d)
             features = (h_d, nets.features_b(h_d, d, told_b), nets.features_e(c, d, b, told_e))
             for phase, x in zip(PHASES, features, strict=True):

@@ -1,0 +1,72 @@
+"""Where learning with rounding begins: the activations that will be bytes are made to fill them.
+
+A layer's outputs differ in size, and all share one step. So each is scaled, and the weights that read it by the
+inverse, which changes nothing that a network with ReLUs computes (Nagel et al. 2019, arXiv:1906.04721, section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bbans.vae.layers import BYTE_MAX, ByteConv
+
+CLIPPED = 1e-3  # the share of the activations seen that may be clipped
+SMALLEST = 1 / 16  # a scale that is hardly ever used is made for activations up to this
+EVENNESS = 0.5  # of outputs: 0 leaves them as they are, 1 makes all as large as the largest
+MOST_GAIN = 8.0
+
+
+@torch.no_grad()
+def begin_rounding(network: nn.Module, run: Callable[[], object]) -> None:
+    """Set the digits of all layers on bytes, such that most of the activations seen during `run()` fit.
+
+    Does nothing to a network that rounds already, or has no such layers. The weights change; before rounding, the
+    network computes what it did.
+    """
+    layers = [m for m in network.modules() if isinstance(m, ByteConv)]
+    if all(layer.rounds for layer in layers):
+        return
+    for name, outputs in _largest(layers, run, by_output=True).items():
+        gains = (outputs.max() / outputs.clamp_min(SMALLEST)).clamp(1.0) ** EVENNESS
+        _scale(layers, name, gains.clamp_max(MOST_GAIN))
+    digits = {
+        name: math.floor(math.log2(BYTE_MAX / max(float(largest), SMALLEST)))
+        for name, largest in _largest(layers, run, by_output=False).items()
+    }
+    for layer in layers:
+        layer.set_digits(digits.get(layer.source), digits.get(layer.target))
+
+
+def _largest(layers: list[ByteConv], run: Callable[[], object], *, by_output: bool) -> dict[str, Tensor]:
+    """What the activations of each scale are seldom above: [outputs], or one number for all."""
+    found: dict[str, Tensor] = {}
+
+    def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        assert isinstance(layer, ByteConv)
+        rows = output.float().transpose(0, 1).flatten(1) if by_output else output.float().reshape(1, -1)
+        largest = rows.topk(max(1, round(CLIPPED * rows.shape[1])), 1).values[:, -1]
+        found[layer.target] = torch.maximum(found.get(layer.target, largest), largest)
+
+    handles = [layer.register_forward_hook(hook) for layer in layers if layer.writes and layer.relu]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _scale(layers: list[ByteConv], name: str, gains: Tensor) -> None:
+    """Multiply the outputs of a scale, wherever it is written, and divide the weights that read them."""
+    for layer in layers:
+        if layer.writes and layer.target == name:
+            each = gains.repeat(len(layer.weight) // len(gains))  # what is told of a region is for several phases
+            layer.weight *= each[:, None, None, None]
+            assert layer.bias is not None
+            layer.bias *= each
+        if layer.reads and layer.source == name:
+            layer.weight /= gains[:, None, None]
