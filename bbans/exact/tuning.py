@@ -93,7 +93,8 @@ class Unrounded(nn.Module):
     def __init__(self, layer: IntConv | IntByteConv) -> None:
         super().__init__()
         if isinstance(layer, IntByteConv):
-            digits, self.stride, self.relu = (), 1, layer.highest is None
+            digits: tuple[int, ...] = ()
+            self.stride, self.relu = 1, layer.highest is None
             weight = layer.weight.cpu() * layer.power.float().cpu()[:, None, None, None]
             half = 0.0 if layer.highest is None else 0.5
         else:
