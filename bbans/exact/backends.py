@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from bbans.exact import selftest
 from bbans.exact.bytes import FLOATS, IntByteConv
 from bbans.exact.bytes import INT8 as BYTES_IN_INT8
-from bbans.exact.layers import IntConv, arithmetic
+from bbans.exact.layers import arithmetic
 from bbans.vae.families import Network
 from bbans.vae.layers import BYTE_MAX, BYTE_WEIGHT_MAX, channels_last
 
@@ -39,9 +39,7 @@ def use(network: Network, backend: str) -> Network:
     network = network.to("cpu", torch.float64) if backend == FLOAT64 else network.to(carrier)
     for layer in network.modules():
         if isinstance(layer, IntByteConv):
-            layer.backend = BYTES_IN_INT8 if backend == INT8 else FLOATS
-        elif isinstance(layer, IntConv):
-            layer.bytes = layer.writes_bytes and backend == INT8
+            layer.use(BYTES_IN_INT8 if backend == INT8 else FLOATS)
     return channels_last(network)
 
 
@@ -78,7 +76,7 @@ def seconds(network: Network, backend: str) -> float:
         with arithmetic():
             for layer in _kinds(network, backend):
                 x = _input(layer, TIMED, device)
-                add = x.clone() if layer.highest is None and layer.padding == 0 else None
+                add = _added(layer, x)
                 times = []
                 for _ in range(1 + RUNS):
                     begin = time.perf_counter()
@@ -95,24 +93,26 @@ def seconds(network: Network, backend: str) -> float:
 def _kinds(network: Network, backend: str) -> Iterator[IntByteConv]:
     """A layer of each shape that the network has, with weights and biases of the largest magnitude."""
     device = next(network.buffers()).device
-    shapes = {
-        (tuple(layer.weight.shape), layer.highest): layer
-        for layer in network.modules()
-        if isinstance(layer, IntByteConv)
-    }
-    for (shape, highest), layer in shapes.items():
+    shapes = {tuple(layer.weight.shape): layer for layer in network.modules() if isinstance(layer, IntByteConv)}
+    for shape, layer in shapes.items():
         weight = torch.full(shape, BYTE_WEIGHT_MAX)
         weight[1::4] *= -1
         weight[2::4, ::2] *= -1  # pairs that cancel
         weight[3::4] = (torch.arange(weight[3::4].numel()) * 37 % 129 - 64).view(weight[3::4].shape)
-        fan = shape[1] * shape[2] * shape[3]
         bias = (torch.arange(shape[0]) * 1009 % 20001 - 10000).to(torch.int32)
-        shift = torch.full((shape[0],), max(1, fan.bit_length() + 5), dtype=torch.int32)
-        made = IntByteConv(weight, bias, shift, source=layer.source, highest=highest).to(device)
+        shift = torch.full((shape[0],), weight[0].numel().bit_length() + 5, dtype=torch.int32)
+        made = IntByteConv(weight, bias, shift, source=layer.source).to(device)
         if backend == FLOAT64:
             made = made.double()
-        made.backend = BYTES_IN_INT8 if backend == INT8 else FLOATS
+        made.use(BYTES_IN_INT8 if backend == INT8 else FLOATS)
         yield made
+
+
+def _added(layer: IntByteConv, x: Tensor) -> Tensor | None:
+    """Bytes to be added to what a layer makes of x; None of a layer that nothing is ever added to."""
+    if layer.weight.shape[0] != x.shape[1]:
+        return None
+    return x.flip(-1).contiguous(memory_format=torch.channels_last)
 
 
 def _input(layer: IntByteConv, size: tuple[int, int, int], device: torch.device) -> Tensor:
@@ -133,8 +133,7 @@ def _extremes_hold(network: Network, backend: str) -> bool:
 def _holds(layer: IntByteConv, size: tuple[int, int, int], device: torch.device) -> bool:
     """Whether a layer computes what 64-bit integers do; of many rows, these need only the first, one, and the last."""
     x = _input(layer, size, device)
-    adds = layer.highest is None and layer.weight.shape[0] == x.shape[1]
-    add = x.flip(-1).contiguous(memory_format=torch.channels_last) if adds else None
+    add = _added(layer, x)
     few = [0, 1, 2] if size[1] > 3 else list(range(size[1]))
     expected = _by_integers(layer, x[:, :, few].cpu(), None if add is None else add[:, :, few].cpu())
     found = layer(x, add).cpu().long()
@@ -151,8 +150,6 @@ def _by_integers(layer: IntByteConv, x: Tensor, add: Tensor | None) -> Tensor:
     sums = F.conv2d(x.double(), layer.weight.cpu().double(), padding=layer.padding)
     bias = layer.bias.cpu().double()[:, None, None]
     y = sums * power + bias
-    if layer.highest is not None:
-        return y.floor().clamp(-layer.highest, layer.highest).long()
     return (y if add is None else y + add).round().clamp(0, BYTE_MAX).long()
 
 

@@ -18,23 +18,22 @@ from bbans.vae.layers import (
     BYTE_MAX,
     BYTE_WEIGHT_MAX,
     INPUT_DIGITS,
+    SIGNED_MAX,
     ByteConv,
     Conv,
     byte_weight_digits,
-    input_digits,
+    is_byte,
+    is_signed,
+    known_digits,
 )
 
 WEIGHT_MAX = (1 << 15) - 1
 SMALLEST = 1 / 16  # a scale that is never, or hardly ever, used is made for activations up to this
 CLIPPED = 1e-5  # the share of calibration activations that may be clipped
-BYTE_SHIFT_MAX = 16  # of a layer that writes bytes: so that sums up to 255 are exact when something is added to them
 
 
 def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
-    """Binary digits after the point for each named scale, such that the activations seen during `run()` fit.
-
-    Of bytes they are those that the network was trained with.
-    """
+    """Binary digits after the point for each named scale, such that the activations seen during `run()` fit."""
     seen: dict[str, list[Tensor]] = {}
 
     def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -43,8 +42,7 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
         count = max(1, round(CLIPPED * magnitudes.numel()))
         seen.setdefault(layer.target, []).append(magnitudes.topk(count).values[-1])
 
-    layers = [m for m in network.modules() if isinstance(m, Conv)]
-    handles = [m.register_forward_hook(hook) for m in layers if not (isinstance(m, ByteConv) and m.writes)]
+    handles = [m.register_forward_hook(hook) for m in network.modules() if isinstance(m, Conv)]
     try:
         with torch.inference_mode():
             run()
@@ -53,13 +51,9 @@ def calibrate(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
             handle.remove()
     digits = {"input": INPUT_DIGITS}
     for name, values in seen.items():
-        if name != "params" and input_digits(name) is None:
+        if name != "params" and known_digits(name) is None:
             largest = float(torch.stack(values).max())
             digits[name] = math.floor(math.log2(ACTIVATION_MAX / max(largest, SMALLEST)))
-    for layer in layers:
-        if isinstance(layer, ByteConv) and layer.writes:
-            assert layer.target_digits is not None
-            digits[layer.target] = layer.target_digits
     return digits
 
 
@@ -73,7 +67,7 @@ def quantise(network: nn.Module, digits: Mapping[str, int]) -> dict[str, Tensor]
     digits = dict(digits)
     for layer in network.modules():
         for name in (layer.source, layer.target) if isinstance(layer, Conv) else ():
-            if (known := input_digits(name)) is not None:
+            if (known := known_digits(name)) is not None:
                 digits[name] = known
     while True:
         tensors, excess = _quantised(network, digits)
@@ -93,10 +87,10 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
             continue
         assert layer.bias is not None
         weight, bias = layer.kernel().detach().double(), layer.bias.detach().double()
-        source = digits[layer.source]
-        if isinstance(layer, ByteConv) and layer.reads:
-            tensors |= _quantised_bytes(name, layer, weight, bias, source, digits[layer.target])
+        if isinstance(layer, ByteConv):
+            tensors |= _quantised_bytes(name, layer)
             continue
+        source = digits[layer.source]
         if layer.target == "params":
             target = torch.tensor(layer.digits)
         else:
@@ -107,13 +101,11 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
             b = torch.round(bias * torch.exp2((weight_digits + source).double()))
             shift = weight_digits + source - target.to(torch.int32)
             too_large = largest_sum(w, b, shift, layer.source) >= most
-            if _writes_bytes(layer):
-                too_large |= shift > BYTE_SHIFT_MAX
             if not bool(too_large.any()):
                 break
             weight_digits = weight_digits - too_large.to(torch.int32)
         if (too_many := 1 - int(shift.min())) > 0:
-            if layer.target == "params" or _writes_bytes(layer) or not math.isfinite(float(mass.max())):
+            if layer.target == "params" or is_byte(layer.target) or not math.isfinite(float(mass.max())):
                 raise BadModel(f"{name}: weights are too large to be exact")
             excess[layer.target] = max(too_many, excess.get(layer.target, 0))
         tensors[f"{name}.weight"] = w.to(torch.int16)
@@ -122,28 +114,22 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
     return tensors, excess
 
 
-def _quantised_bytes(
-    name: str, layer: ByteConv, weight: Tensor, bias: Tensor, source: int, target: int
-) -> dict[str, Tensor]:
-    """The tensors of a layer that reads bytes, whose `kernel` has been rounded already. Raises `BadModel`."""
-    digits = byte_weight_digits(layer.weight.detach())
-    w = torch.round(weight * torch.exp2(digits.double())[:, None, None, None])
-    b = torch.round(bias * torch.exp2((digits + source).double()))
-    shift = (digits + source - target).to(torch.int32)
-    if bool((largest_byte_sum(w, b, shift) >= EXACT_LIMIT).any()) or bool((shift < 1).any()):
+def _quantised_bytes(name: str, layer: ByteConv) -> dict[str, Tensor]:
+    """The tensors of a layer on bytes, whose weights are rounded as in training. Raises `BadModel`."""
+    assert layer.bias is not None
+    shift = byte_weight_digits(layer.weight.detach())
+    weight = torch.round(layer.kernel().detach().double() * torch.exp2(shift.double())[:, None, None, None])
+    bias = torch.round(layer.bias.detach().double() * torch.exp2((shift + INPUT_DIGITS).double()))
+    if bool((largest_byte_sum(weight, bias, shift) >= EXACT_LIMIT).any()) or bool((shift < 0).any()):
         raise BadModel(f"{name}: weights are too large to be exact")
-    return {f"{name}.weight": w.to(torch.int8), f"{name}.bias": b.to(torch.int32), f"{name}.shift": shift}
-
-
-def _writes_bytes(layer: nn.Module) -> bool:
-    return isinstance(layer, ByteConv) and layer.writes
+    parts = {"weight": weight.to(torch.int8), "bias": bias.to(torch.int32), "shift": shift.to(torch.int32)}
+    return {f"{name}.{part}": tensor for part, tensor in parts.items()}
 
 
 def largest_byte_sum(weight: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
-    """As `largest_sum`, of a layer that reads bytes and to whose outputs bytes may be added before rounding."""
-    rows = weight.double().flatten(1)
-    mass = torch.maximum(rows.clamp_min(0).sum(1), -rows.clamp_max(0).sum(1))
-    return BYTE_MAX * mass + bias.double().abs() + (BYTE_MAX + 0.5) * torch.exp2(shift.double())
+    """As `largest_sum`, of a layer on bytes, to whose outputs bytes are added, with and without an offset."""
+    added = (BYTE_MAX + SIGNED_MAX + 2) * torch.exp2(shift.double())
+    return BYTE_MAX * _mass(weight.double(), "byte") + bias.double().abs() + added
 
 
 def finest_weights(weight: Tensor, bias: Tensor, source: str, digits: int, most: int) -> tuple[Tensor, Tensor]:
@@ -177,7 +163,7 @@ def largest_sum(weight: Tensor, bias: Tensor, shift: Tensor, source: str) -> Ten
 
 def _largest_read(source: str) -> int:
     """The largest magnitude that a layer reads."""
-    return ACTIVATION_MAX if input_digits(source) is None else INPUT_MAX
+    return BYTE_MAX if is_byte(source) else INPUT_MAX if is_signed(source) else ACTIVATION_MAX
 
 
 def _mass(weight: Tensor, source: str) -> Tensor:
@@ -186,7 +172,7 @@ def _mass(weight: Tensor, source: str) -> Tensor:
     What a layer reads is never negative (`Conv`), unless it is `input`: then weights of one sign only add up.
     """
     rows = weight.flatten(1)  # in double: an int16 of -2^15 has no magnitude
-    if input_digits(source) is not None:
+    if is_signed(source):
         return rows.abs().sum(1)
     return torch.maximum(rows.clamp_min(0).sum(1), -rows.clamp_max(0).sum(1))
 
@@ -199,28 +185,22 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
         except KeyError as error:
             raise BadModel(f"the model lacks the tensor {error}") from error
-        reads = isinstance(layer, ByteConv) and layer.reads
         if weight.shape != layer.weight.shape or not bias.shape == shift.shape == weight.shape[:1]:
             raise BadModel(f"{name}: the model's weights are of the wrong shape")
-        kinds = (torch.int8 if reads else torch.int16, torch.int32, torch.int32)
+        kinds = (torch.int8 if isinstance(layer, ByteConv) else torch.int16, torch.int32, torch.int32)
         if (weight.dtype, bias.dtype, shift.dtype) != kinds:
             raise BadModel(f"{name}: the model's weights are of the wrong type")
         parent_name, _, child = name.rpartition(".")
         parent = network.get_submodule(parent_name)
-        if reads:
-            too_large = bool((largest_byte_sum(weight, bias, shift) >= EXACT_LIMIT).any())
-            if too_large or bool((shift < 1).any()) or bool((weight.abs() > BYTE_WEIGHT_MAX).any()):
+        if isinstance(layer, ByteConv):
+            within = bool((weight.abs() <= BYTE_WEIGHT_MAX).all() and (shift >= 0).all())
+            if not within or bool((largest_byte_sum(weight, bias, shift) >= EXACT_LIMIT).any()):
                 raise BadModel(f"{name}: the model's weights are not exact")
-            highest = None if layer.writes else ACTIVATION_MAX
-            setattr_child(parent, child, IntByteConv(weight, bias, shift, source=layer.source, highest=highest))
+            setattr_child(parent, child, IntByteConv(weight, bias, shift, source=layer.source, spends=layer.spends))
             continue
         if bool((shift < 1).any()) or bool((largest_sum(weight, bias, shift, layer.source) >= most).any()):
             raise BadModel(f"{name}: the model's weights are not exact")
-        if _writes_bytes(layer) and bool((shift > BYTE_SHIFT_MAX).any()):
-            raise BadModel(f"{name}: the model's weights are not exact")
         highest = PARAMETER_MAX if layer.target == "params" else ACTIVATION_MAX
-        if _writes_bytes(layer) and layer.relu:
-            highest = BYTE_MAX
         exact = IntConv(
             weight,
             bias,
@@ -231,7 +211,6 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             source=layer.source,
             digits=layer.digits,
             carrier=_carrier(network),
-            writes_bytes=_writes_bytes(layer) and layer.relu,
         )
         setattr_child(parent, child, exact)
 

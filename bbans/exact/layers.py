@@ -28,8 +28,7 @@ class IntConv(nn.Module):
     """`clamp(floor(conv(x) / 2^shift + 1/2) + add)` on integers in a float tensor; call it as a `Conv`.
 
     weight: int16 [out, in, k, k]; bias: int32 [out]; shift: int32 [out], the power of two that divides each output.
-    lowest, highest: the range that outputs are clamped to; writes_bytes: whether what reads them are the layers of
-    `bbans.exact.bytes`; bytes: whether those want uint8. source, digits: of the `Conv` that it replaces. carrier: the
+    lowest, highest: the range that outputs are clamped to. source, digits: of the `Conv` that it replaces. carrier: the
     dtype whose sums are exact. On vectors [N, in] it is a `Linear`.
     """
 
@@ -48,7 +47,6 @@ class IntConv(nn.Module):
         source: str = "input",
         digits: tuple[int, ...] = (),
         carrier: torch.dtype = torch.float32,
-        writes_bytes: bool = False,
     ) -> None:
         super().__init__()
         power = torch.exp2(-shift.double())
@@ -58,7 +56,6 @@ class IntConv(nn.Module):
         self.stride, self.padding = stride, weight.shape[-1] // 2
         self.lowest, self.highest = lowest, highest
         self.source, self.digits = source, digits
-        self.writes_bytes, self.bytes = writes_bytes, False
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weight, bias and shift as int64 on the CPU."""
@@ -79,24 +76,15 @@ class IntConv(nn.Module):
             source=self.source,
             digits=self.digits,
             carrier=self.bias.dtype,
-            writes_bytes=self.writes_bytes,
         )
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
-        y = self._convolve(x)
-        if not self.bytes or (add is not None and told is not None):
-            y.floor_()  # else conversion will, and a sum with integers within 0..256 is exact
+        y = self._convolve(x.to(self.bias.dtype)).floor_()
         if add is not None:
-            y.add_(add.to(y.dtype))
+            y.add_(add)
         if told is not None:
             told.add_to(y)
-        y.clamp_(self.lowest, self.highest)
-        return y.to(torch.uint8) if self.bytes else y
-
-    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """As that of `Conv`."""
-        y: Tensor = self(x)
-        return y.chunk(parts, 1)
+        return y.clamp_(self.lowest, self.highest)
 
     def _convolve(self, x: Tensor) -> Tensor:
         if x.ndim == 2:

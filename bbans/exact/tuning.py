@@ -83,26 +83,25 @@ def _within_limits(layer: IntConv, weight: Tensor, bias: Tensor, shift: Tensor) 
 class Unrounded(nn.Module):
     """An exact layer as the float layer that it rounds; call it as a `Conv`. steps: real, and free to be replaced.
 
-    Inputs are integers divided by 64 and parameters real, as of a `Conv`; all other activations are in the units of the
+    reads: of the `Conv`. Inputs and parameters are as that has them; all other activations are in the units of the
     exact layer.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: IntConv | IntByteConv) -> None:
+    def __init__(self, layer: IntConv | IntByteConv, reads: float = 1.0) -> None:
         super().__init__()
+        digits: tuple[int, ...] = ()
         if isinstance(layer, IntByteConv):
-            digits: tuple[int, ...] = ()
-            self.stride, self.relu = 1, layer.highest is None
+            self.stride, self.relu, half = 1, True, 0.0
             weight = layer.weight.cpu() * layer.power.float().cpu()[:, None, None, None]
-            half = 0.0 if layer.highest is None else 0.5
         else:
-            digits, self.stride, self.relu = layer.digits, layer.stride, layer.lowest == 0
-            weight, half = layer.weight.float().cpu(), 0.5
+            digits, self.stride, self.relu, half = layer.digits, layer.stride, layer.lowest == 0, 0.5
+            weight = layer.weight.float().cpu()
         self.padding = layer.padding
         unit = torch.exp2(-torch.tensor(digits or [0], dtype=torch.float32))
-        into = 2.0**INPUT_DIGITS if layer.source == "input" else 1.0
+        into = 2.0**INPUT_DIGITS / reads if layer.source == "input" else 1.0
         self.register_buffer("weight", weight * into * unit[:, None, None, None])
         self.register_buffer("bias", (layer.bias.float().cpu() - half) * unit)
         self.bias_step = unit * torch.exp2(bias_unit(digits, len(weight)).float() - BIAS_BITS)
@@ -114,8 +113,3 @@ class Unrounded(nn.Module):
         y = y if add is None else y + add
         y = y if told is None else y + told.at(y)
         return torch.relu(y) if self.relu else y
-
-    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """As that of `Conv`."""
-        y: Tensor = self(x)
-        return y.chunk(parts, 1)

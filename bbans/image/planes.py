@@ -32,7 +32,7 @@ from bbans.vae import lattice
 from bbans.vae.lattice import Sampling
 from bbans.vae.layers import Enlarged
 from bbans.vae.likelihoods import POSTERIOR_SCALES
-from bbans.vae.phases import Head, Phases
+from bbans.vae.phases import ByteHead, Head, Phases
 from bbans.zoo import Tables
 
 LATENT_BITS = (8, 6)  # tried in this order
@@ -182,7 +182,7 @@ class Planes:
 
     def phase(
         self,
-        head: Head,
+        head: Head | ByteHead,
         features: Tensor,
         prediction: Tensor,
         size: Size,
@@ -206,7 +206,7 @@ class Planes:
             def given(earlier: list[Tensor]) -> Codec:
                 channel = len(earlier)
                 if not shared:
-                    return _nothing(features, size)
+                    return _nothing(prediction, size)
                 before = torch.cat(earlier, 1) if earlier else prediction[:, :0]
                 residuals = lattice.residual(before, prediction[:, :channel])
                 inside = head.inside(channel, shared[channel], residuals)

@@ -28,6 +28,7 @@ from bbans.exact.export import setattr_child
 from bbans.exact.layers import IntConv
 from bbans.exact.tuning import MOST_STEPS, Steps, Unrounded
 from bbans.vae.families import build, describe
+from bbans.vae.layers import Conv
 from bbans.vae.objectives import level_count, photo_bits
 from bbans.vae.phases import PHASES
 from bbans.vae.photo import PhotoVAE
@@ -224,7 +225,8 @@ def unrounded(network: PhotoVAE) -> PhotoVAE:
     for name, layer in network.named_modules():
         if isinstance(layer, IntConv | IntByteConv):
             parent, _, child = name.rpartition(".")
-            setattr_child(soft.get_submodule(parent), child, Unrounded(layer))
+            reads = cast(Conv, soft.get_submodule(name)).reads
+            setattr_child(soft.get_submodule(parent), child, Unrounded(layer, reads))
     return soft
 
 

@@ -22,7 +22,7 @@ from bbans.image import fitting, tuning
 from bbans.vae import lattice
 from bbans.vae.families import picture_planes
 from bbans.vae.likelihoods import logistic_mixture_slopes
-from bbans.vae.objectives import INPUT_SCALE, phase_features, photo_levels
+from bbans.vae.objectives import phase_features, photo_levels
 from bbans.vae.phases import PHASES
 from bbans.vae.photo import PhotoVAE
 from bbans.zoo import FITS
@@ -75,7 +75,7 @@ def _planes(soft: PhotoVAE, x: Tensor) -> Iterator[tuple[Key, Tensor, Tensor]]:
     for depth, (nets, views, told, _) in enumerate(photo_levels(soft, x, DEPTHS)):
         features = phase_features(nets, views, told)
         for phase, h, target, prediction in zip(PHASES, features, views.pixels, views.predictions, strict=True):
-            head, seen = nets.head(phase), lattice.residual(target, prediction) * INPUT_SCALE
+            head, seen = nets.head(phase), lattice.residual(target, prediction) * nets.head(phase).input_scale
             for channel, mine in enumerate(head.split(h)):
                 inside = head.inside(channel, mine, seen[:, :channel])
                 params = head.out[channel](inside)

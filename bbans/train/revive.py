@@ -54,7 +54,7 @@ def revive(network: nn.Module, run: Callable[[], object]) -> int:
         layer.relu = False
         mean = layer.forward(*args, **kwargs).transpose(0, 1).flatten(1).mean(1)
         layer.relu = True
-        layer.bias[rows] = -mean[rows].to(layer.bias.dtype)
+        layer.bias[rows] = -(mean[rows] / layer.writes).to(layer.bias.dtype)
         del dead[layer.target]
         return layer.forward(*args, **kwargs)
 

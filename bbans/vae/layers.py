@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BYTE_MAX = 255
+SIGNED_MAX = 127
+BYTE_UNIT = 64.0  # bytes are 64ths
 BYTE_WEIGHT_MAX = 64  # pairs of products then fit 16 bits, which CPUs without VNNI add them in: 2 * 64 * 255 < 2^15
 INPUT_DIGITS = 6  # values of the scale `input` are integers divided by 2^6, of `input.9` by 2^9
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -64,8 +66,12 @@ class Conv(nn.Conv2d):
     Tensors that meet in an addition must have the same scale, so scales have names: `source` is that of the input,
     `target` that of the output and of `add`. Two layers with the same `target` may be added. The name `input` is
     reserved for integers divided by 64, and `input.9`, say, for integers divided by 2^9: they alone may be negative
-    where a layer reads them. `params` is reserved for parameters of distributions, whose outputs have each their own
+    where a layer reads them. Names that begin with `byte` are of bytes, which are never negative; like inputs they are
+    integers divided by 64. `params` is reserved for parameters of distributions, whose outputs have each their own
     `digits` after the binary point.
+
+    reads, writes: what real numbers are multiplied by to be the tensors that come in, and go out: 64 for integers of
+    64ths.
     """
 
     def __init__(
@@ -79,22 +85,27 @@ class Conv(nn.Conv2d):
         stride: int = 1,
         relu: bool = True,
         digits: tuple[int, ...] = (),
+        reads: float = 1.0,
+        writes: float = 1.0,
     ) -> None:
         super().__init__(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2)
         self.source, self.target, self.relu, self.digits = source, target, relu, digits
+        self.reads, self.writes = reads, writes
 
     def kernel(self) -> Tensor:
         """The weights that inputs are multiplied by."""
         return self.weight
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
-        y = _sum(super().forward(x), add, told)
+        y = _sum(self._convolve(x, self.weight), add, told)
         return torch.relu(y) if self.relu else y
 
-    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """The outputs, in equal parts."""
-        y: Tensor = self(x)
-        return y.chunk(parts, 1)
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        scale, bias = self.writes / self.reads, self.bias
+        assert bias is not None
+        weight = weight if scale == 1.0 else weight * scale
+        bias = bias if self.writes == 1.0 else bias * self.writes
+        return functional.conv2d(x, weight, bias, self.stride, self.padding)
 
 
 def _sum(y: Tensor, add: Tensor | None, told: Enlarged | None) -> Tensor:
@@ -103,75 +114,53 @@ def _sum(y: Tensor, add: Tensor | None, told: Enlarged | None) -> Tensor:
 
 
 class ByteConv(Conv):
-    """A `Conv` that reads or writes activations of 8 bits; once it has digits, it rounds as integers will.
+    """A `Conv` from bytes to bytes: activations 0..255, in 64ths, and weights of 7 bits and a sign.
 
-    Bytes are held as what they are, integers 0..255, in whatever dtype; the addend of a layer that writes bytes is in
-    their unit, too. Weights that multiply bytes are rounded to 7 bits and a sign, with a step for each output that is a
-    power of two. Gradients pass rounding as if it weren't there (Bengio et al. 2013, arXiv:1308.3432), and stop where
-    an activation is clamped.
+    Tensors hold the 64ths, in whatever dtype. Once `rounds` is set, outputs are rounded and clamped to bytes, and the
+    weights of each output are rounded to multiples of a power of two; gradients pass rounding as if it weren't there
+    (Bengio et al. 2013, arXiv:1308.3432), and stop where an activation is clamped. Until then it is a layer of real
+    numbers with a ReLU.
 
-    reads, writes: whether input and output are bytes; at least one is. Without ReLU, what is written is an addend for
-    layers that write the same bytes, and may be negative. source_digits, target_digits: a real activation of 1 is
-    2^digits in bytes; None until `set_digits`: then nothing is rounded, and bytes are real numbers.
+    What is told of a region is a byte with a sign; together with an addend it makes one that is a byte again.
+
+    spends: whether the addend is read by nothing else, so that it may be overwritten.
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
-        *,
-        source: str,
-        target: str,
-        relu: bool = True,
-        reads: bool = True,
-        writes: bool = True,
+        self, channels_in: int, channels_out: int, kernel: int, *, source: str, target: str, spends: bool = False
     ) -> None:
-        super().__init__(channels_in, channels_out, kernel, source=source, target=target, relu=relu)
-        self.reads, self.writes = reads, writes
-        self.source_digits: int | None = None
-        self.target_digits: int | None = None
-
-    def set_digits(self, source: int | None, target: int | None) -> None:
-        """Round from now on; digits of what isn't bytes are ignored."""
-        self.source_digits = source if self.reads else None
-        self.target_digits = target if self.writes else None
-
-    @property
-    def rounds(self) -> bool:
-        """Whether digits are known."""
-        return self.source_digits is not None or self.target_digits is not None
+        super().__init__(
+            channels_in, channels_out, kernel, source=source, target=target, reads=BYTE_UNIT, writes=BYTE_UNIT
+        )
+        self.rounds, self.spends = False, spends
 
     def get_extra_state(self) -> Tensor:
-        """Digits int16 [2], `_NO_DIGITS` for None: part of the weights."""
-        digits = (self.source_digits, self.target_digits)
-        return torch.tensor([_NO_DIGITS if each is None else each for each in digits], dtype=torch.int16)
+        """Whether it rounds, uint8 [1]: part of the weights."""
+        return torch.tensor([self.rounds], dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        source, target = (None if each == _NO_DIGITS else int(each) for each in state)
-        self.set_digits(source, target)
+        self.rounds = bool(state[0])
 
     def kernel(self) -> Tensor:
-        if not (self.rounds and self.reads):
-            return self.weight
-        return cast(Tensor, _RoundWeights.apply(self.weight))
+        return cast(Tensor, _RoundWeights.apply(self.weight)) if self.rounds else self.weight
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
-        if not self.rounds:
-            return super().forward(x, add, told)
-        unit = 2.0 ** (self.target_digits or 0)
-        weight = self.kernel() * (unit * 2.0 ** -(self.source_digits or 0))
-        assert self.bias is not None
-        y = functional.conv2d(x, weight, self.bias * unit, self.stride, self.padding)
-        if self.writes and not self.reads:
-            y = cast(Tensor, _RoundHalfUp.apply(y))
-        y = _sum(y, add, told)
-        if not self.writes:
-            return torch.relu(y) if self.relu else y
-        return cast(Tensor, _Bytes.apply(y)) if self.relu else y
+        y = self._convolve(x, self.kernel())
+        if told is not None and add is not None:
+            add = self._bytes(add + told.at(add))
+        elif told is not None:
+            add = Enlarged(told.regions.clamp(-SIGNED_MAX - 1, SIGNED_MAX), told.times).at(y)
+        return self._bytes(y if add is None else y + add)
+
+    def _bytes(self, y: Tensor) -> Tensor:
+        if not self.relu:  # while dead units are revived
+            return y
+        return cast(Tensor, _Bytes.apply(y)) if self.rounds else torch.relu(y)
 
 
-_NO_DIGITS = 99
+def signed_bytes(x: Tensor) -> Tensor:
+    """Integers [N, channels, h, w] as bytes [N, 2 channels, h, w]: positive parts, then negative ones, up to 255."""
+    return torch.cat([x, -x], 1).clamp(0, BYTE_MAX)
 
 
 def byte_weight_digits(weight: Tensor) -> Tensor:
@@ -205,18 +194,6 @@ class _Bytes(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradient, y, 0, BYTE_MAX)
-
-
-class _RoundHalfUp(torch.autograd.Function):
-    """Round to nearest, half up."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor) -> Tensor:
-        return (y + 0.5).floor_()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
 
 
 class Linear(Conv):
@@ -265,12 +242,24 @@ class MaskedLinear(Linear):
         return self.weight * self.mask
 
 
-def input_digits(scale: str) -> int | None:
-    """Digits after the binary point of a scale of inputs; None of others, whose digits calibration finds."""
+def known_digits(scale: str) -> int | None:
+    """Digits after the binary point of a scale of inputs or bytes; None of others, whose digits calibration finds."""
     name, _, digits = scale.partition(".")
+    if name == "byte":
+        return INPUT_DIGITS
     if name != "input":
         return None
     return int(digits) if digits else INPUT_DIGITS
+
+
+def is_signed(scale: str) -> bool:
+    """Whether what a layer reads may be negative."""
+    return scale.partition(".")[0] == "input"
+
+
+def is_byte(scale: str) -> bool:
+    """Whether a scale is of bytes."""
+    return scale.partition(".")[0] == "byte"
 
 
 class Residual(nn.Module):
@@ -278,9 +267,14 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, *, stream: str, inner: str, bytes: bool = False) -> None:
         super().__init__()
-        layer = ByteConv if bytes else Conv
-        self.first = layer(channels, channels, 3, source=stream, target=inner)
-        self.second = layer(channels, channels, 1, source=inner, target=stream)
+        self.first: Conv
+        self.second: Conv
+        if bytes:
+            self.first = ByteConv(channels, channels, 3, source=stream, target=inner)
+            self.second = ByteConv(channels, channels, 1, source=inner, target=stream, spends=True)
+        else:
+            self.first = Conv(channels, channels, 3, source=stream, target=inner)
+            self.second = Conv(channels, channels, 1, source=inner, target=stream)
         nn.init.zeros_(self.second.weight)
         assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)

@@ -18,13 +18,12 @@ from bbans.vae import lattice, likelihoods
 from bbans.vae.dense import LOG2_SCALE, UNITS, X_DIGITS, DenseVAE, see_x
 from bbans.vae.distributions import BITS_OF_A_NAT, STANDARD_LOGISTIC, Latents, Logistic, Normal
 from bbans.vae.lattice import Sampling
-from bbans.vae.layers import INPUT_DIGITS, Enlarged
-from bbans.vae.phases import PHASES, Head, Phases
+from bbans.vae.layers import Enlarged
+from bbans.vae.phases import INPUT_SCALE, PHASES, ByteHead, Head, Phases
 from bbans.vae.photo import SAMPLES, PhotoLevel, PhotoVAE
 from bbans.vae.thumbnail import ThumbnailVAE
 
 Bits = dict[str, Tensor]
-INPUT_SCALE = 2.0**-INPUT_DIGITS
 SAMPLED = Latents()
 
 
@@ -40,7 +39,8 @@ class Views:
     see_b: Tensor
 
     @classmethod
-    def of(cls, x: Tensor) -> Views:
+    def of(cls, x: Tensor, input_scale: float) -> Views:
+        """input_scale: of the networks."""
         c, *pixels = lattice.split(x)
         d, b = lattice.fill(pixels[0], c), lattice.fill(pixels[1], c)
         pd, pb, pe = lattice.predict_d(c), lattice.predict_b(c, d), lattice.predict_e(c, d)
@@ -48,9 +48,9 @@ class Views:
             (pixels[0], pixels[1], pixels[2]),
             (pd, pb, pe),
             c,
-            lattice.inputs_c(c, pd) * INPUT_SCALE,
-            lattice.residual(d, pd) * INPUT_SCALE,
-            lattice.residual(b, pb) * INPUT_SCALE,
+            lattice.inputs_c(c, pd) * input_scale,
+            lattice.residual(d, pd) * input_scale,
+            lattice.residual(b, pb) * input_scale,
         )
 
 
@@ -74,7 +74,9 @@ def phase_features(nets: Phases, views: Views, told: Told) -> tuple[Tensor, Tens
     return h_d, h_b, nets.features_e(views.see_c, views.see_d, views.see_b, told_e)
 
 
-def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, sampling: Sampling, samples: int) -> Tensor:
+def plane_bits(
+    head: Head | ByteHead, h: Tensor, target: Tensor, prediction: Tensor, sampling: Sampling, samples: int
+) -> Tensor:
     """Bits [N] of pixels `target` [N, channels, rows, columns], given features that are at least as large.
 
     prediction: four times what the means are relative to.
@@ -84,7 +86,7 @@ def plane_bits(head: Head, h: Tensor, target: Tensor, prediction: Tensor, sampli
     if not rows or not columns:
         return total
     h, prediction = _cut(h, rows, columns), _cut(prediction, rows, columns)
-    seen = lattice.residual(target, prediction) * INPUT_SCALE
+    seen = lattice.residual(target, prediction) * head.input_scale
     for channel, mine in enumerate(head.split(h)[:samples]):
         params, x = head.channel(channel, mine, seen[:, :channel]), target[:, channel : channel + 1]
         if sampling.bilevel:
@@ -121,7 +123,8 @@ def photo_levels(
     """Of pictures x [N, 3, h, w], level by level from the finest: the networks, what they see and what they are told,
     with a sample of the latents; and the KL [N, latents, ...] of these, if there are any."""
     for level in range(levels):
-        views, nets = Views.of(x), model.level(level)
+        nets = model.level(level)
+        views = Views.of(x, nets.input_scale)
         regions = nets.regions(views.see_c)
         z, kl = None, None
         if model.config.latents:
@@ -146,7 +149,7 @@ def thumbnail_bits(model: ThumbnailVAE, planes: Tensor, *, latents: Latents = SA
     sampling, samples = config.sampling, config.samples
     x, views = planes.float(), []
     for _ in range(config.levels):
-        views.append(Views.of(x))
+        views.append(Views.of(x, INPUT_SCALE))
         x = views[-1].c
     finest, bits = views[0], Bits()
     whole, local = config.latents

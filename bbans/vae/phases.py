@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bbans.errors import BadModel
 from bbans.vae.lattice import COLOURS
-from bbans.vae.layers import ByteConv, Conv, Enlarged, Residual
+from bbans.vae.layers import BYTE_UNIT, INPUT_DIGITS, ByteConv, Conv, Enlarged, Residual, signed_bytes
 
 PHASES = ("d", "b", "e")
 MAY_BE_ZERO = ("latents", "encoder")  # where 0 means something
@@ -53,8 +53,16 @@ def parameters(mixtures: int) -> tuple[int, ...]:
     return (4,) * mixtures + (8,) * mixtures + (3,) * mixtures if mixtures else (4,)
 
 
+INPUT_SCALE = 2.0**-INPUT_DIGITS
+
+
 class Head(nn.Module):
-    """Parameters of one phase, channel after channel, each seeing the residuals of the earlier ones."""
+    """Parameters of one phase, channel after channel, each seeing the residuals of the earlier ones.
+
+    input_scale: what the integers that networks see are multiplied by while training.
+    """
+
+    input_scale = INPUT_SCALE
 
     def __init__(
         self,
@@ -66,16 +74,10 @@ class Head(nn.Module):
         source: str,
         inner: str,
         spread: float = 0.05,
-        bytes: bool = False,
     ) -> None:
         super().__init__()
         self.hidden = hidden
-        size = channels, samples * hidden, 1
-        self.shared = (
-            ByteConv(*size, source=source, target=inner, relu=False, writes=False)
-            if bytes
-            else Conv(*size, source=source, target=inner, relu=False)
-        )
+        self.shared = Conv(channels, samples * hidden, 1, source=source, target=inner, relu=False)
         self.earlier = nn.ModuleList(
             Conv(channel, hidden, 1, source="input", target=inner) for channel in range(1, samples)
         )
@@ -89,7 +91,7 @@ class Head(nn.Module):
 
     def split(self, features: Tensor) -> tuple[Tensor, ...]:
         """What each channel takes from the features: tensors [N, hidden, h, w]."""
-        return self.shared.split(features, len(self.out))
+        return self.shared(features).split(self.hidden, 1)
 
     def channel(self, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
         """Parameters [N, 3K or 1, h, w] of `channel`.
@@ -101,6 +103,40 @@ class Head(nn.Module):
     def inside(self, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
         """The features [N, hidden, h, w] that the last layer of `channel` reads; arguments as of `channel`."""
         return self.earlier[channel - 1](earlier, add=mine) if channel else torch.relu(mine)
+
+
+class ByteHead(nn.Module):
+    """A `Head` on bytes: each channel's layer reads the features and the residuals of earlier channels together."""
+
+    input_scale = 1.0  # bytes are what integers are
+
+    def __init__(self, samples: int, channels: int, hidden: int, mixtures: int, *, source: str, inner: str) -> None:
+        super().__init__()
+        self.inner = nn.ModuleList(
+            ByteConv(channels + 2 * channel, hidden, 1, source=source, target=f"{inner}.{channel}")
+            for channel in range(samples)
+        )
+        digits = parameters(mixtures)
+        self.out = nn.ModuleList(
+            Conv(hidden, len(digits), 1, source=name, target="params", relu=False, digits=digits, reads=BYTE_UNIT)
+            for name in (cast(ByteConv, layer).target for layer in self.inner)
+        )
+        for out in self.out if mixtures else []:
+            _spread(cast(Conv, out), mixtures, spread=0.05)
+
+    def split(self, features: Tensor) -> tuple[Tensor, ...]:
+        """What each channel takes from the features: all of them."""
+        return (features,) * len(self.out)
+
+    def channel(self, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
+        """As that of `Head`; earlier are integers."""
+        return self.out[channel](self.inside(channel, mine, earlier))
+
+    def inside(self, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
+        """As that of `Head`."""
+        if channel:
+            mine = torch.cat([mine, signed_bytes(earlier).to(mine.dtype)], 1)
+        return self.inner[channel](mine)
 
 
 def _spread(out: Conv, mixtures: int, spread: float) -> None:
@@ -130,40 +166,50 @@ class Phases(nn.Module):
     ) -> None:
         super().__init__()
         c, (nd, nb, ne) = channels, blocks
-        db, e = f"{level}db", f"{level}e"
+        db, e = (f"byte.{level}{name}" if bytes else f"{level}{name}" for name in ("db", "e"))
+        self.bytes = bytes
 
         def enter(channels_in: int, target: str) -> Conv:
             if bytes:
-                return ByteConv(channels_in, c, 3, source="input", target=target, reads=False)
+                return ByteConv(2 * channels_in, c, 3, source="byte.input", target=target)
             return Conv(channels_in, c, 3, source="input", target=target)
 
         def residuals(count: int, stream: str, phase: str) -> nn.Sequential:
-            names = (f"{level}{phase}.{i}" for i in range(count))
+            names = (f"{'byte.' if bytes else ''}{level}{phase}.{i}" for i in range(count))
             return nn.Sequential(*(Residual(c, stream=stream, inner=inner, bytes=bytes) for inner in names))
 
+        def head(stream: str, phase: str) -> Head | ByteHead:
+            sizes = samples, c, hidden, mixtures
+            if bytes:
+                return ByteHead(*sizes, source=stream, inner=f"byte.{level}{phase}.hidden")
+            return Head(*sizes, source=stream, inner=f"{level}{phase}.hidden")
+
         self.enter_d, self.enter_b, self.enter_e = enter(2 * samples, db), enter(samples, db), enter(4 * samples, e)
-        self.blocks_d, self.blocks_b, self.blocks_e = (
-            residuals(nd, db, "d"),
-            residuals(nb, db, "b"),
-            residuals(ne, e, "e"),
-        )
-        self.head_d, self.head_b, self.head_e = (
-            Head(samples, c, hidden, mixtures, source=stream, inner=f"{level}{phase}.hidden", bytes=bytes)
-            for phase, stream in zip(PHASES, (db, db, e), strict=True)
-        )
+        self.blocks_d, self.blocks_b = residuals(nd, db, "d"), residuals(nb, db, "b")
+        self.blocks_e = residuals(ne, e, "e")
+        self.head_d, self.head_b, self.head_e = head(db, "d"), head(db, "b"), head(e, "e")
+
+    @property
+    def input_scale(self) -> float:
+        """As that of its heads."""
+        return self.head("d").input_scale
+
+    def see(self, x: Tensor) -> Tensor:
+        """Integers as the first layers read them."""
+        return signed_bytes(x) if self.bytes else x
 
     def features_d(self, c: Tensor, told: Enlarged | None) -> Tensor:
         """c: inputs from C [N, 2 samples, h, w]; told: of each region, if anything -> features [N, channels, h, w]."""
-        return self.blocks_d(self.enter_d(c, told=told))
+        return self.blocks_d(self.enter_d(self.see(c), told=told))
 
     def features_b(self, h: Tensor, d: Tensor, told: Enlarged | None) -> Tensor:
         """h: the features of D, refined by d, its residuals [N, samples, h, w]."""
-        return self.blocks_b(self.enter_b(d, add=h, told=told))
+        return self.blocks_b(self.enter_b(self.see(d), add=h, told=told))
 
     def features_e(self, c: Tensor, d: Tensor, b: Tensor, told: Enlarged | None) -> Tensor:
         """As the others."""
-        return self.blocks_e(self.enter_e(torch.cat([c, d, b], 1), told=told))
+        return self.blocks_e(self.enter_e(self.see(torch.cat([c, d, b], 1)), told=told))
 
-    def head(self, phase: str) -> Head:
+    def head(self, phase: str) -> Head | ByteHead:
         """The head of "d", "b" or "e"."""
-        return cast(Head, getattr(self, f"head_{phase}"))
+        return cast(Head | ByteHead, getattr(self, f"head_{phase}"))

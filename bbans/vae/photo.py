@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from bbans.errors import BadModel
 from bbans.vae.lattice import Sampling
-from bbans.vae.layers import ByteConv, Conv, Enlarged, posterior
-from bbans.vae.phases import Phases, check_sizes
+from bbans.vae.layers import BYTE_UNIT, Conv, Enlarged, posterior
+from bbans.vae.phases import PHASES, Phases, check_sizes
 
 SAMPLES = 3
 REGIONS = (2, 4, 8, 16, 32)
@@ -59,6 +59,8 @@ class PhotoConfig:
             raise BadModel(f"region: one of {', '.join(map(str, REGIONS))}, not {self.region}")
         if self.bits not in (8, 12):
             raise BadModel(f"bits: 8 or 12, not {self.bits}")
+        if self.bits == 8 and self.overview:
+            raise BadModel("overview: networks of 8 bits have none")
 
     @property
     def sampling(self) -> Sampling:
@@ -103,19 +105,18 @@ class PhotoLevel(Phases):
         self.config = config
         c, r, zc = config.channels, config.regional, config.latents
         steps = config.region.bit_length() - 1
+        stream, unit = (f"byte.{name}db", BYTE_UNIT) if self.bytes else (f"{name}db", 1.0)
 
         def pyramid(part: str, channels_in: int, width: int) -> nn.Sequential:
             widths = [channels_in, *([width // 2] if steps > 1 else []), *[width] * max(1, steps - 1)]
             scales = ["input", *(f"{name}{part}.{step}" for step in range(1, steps + 1))]
             ends = zip(itertools.pairwise(widths), itertools.pairwise(scales), strict=True)
             return nn.Sequential(
-                *(Conv(*channels, 3, stride=2, source=source, target=target) for channels, (source, target) in ends)
+                *(
+                    Conv(*channels, 3, stride=2, source=source, target=target, reads=unit if source == "input" else 1.0)
+                    for channels, (source, target) in ends
+                )
             )
-
-        def told(channels_out: int, source: str, target: str) -> Conv:
-            if config.bits == 8:
-                return ByteConv(r, channels_out, 1, source=source, target=target, relu=False, reads=False)
-            return Conv(r, channels_out, 1, source=source, target=target, relu=False)
 
         if config.overview:
             self.region = pyramid("region", 6, r)
@@ -125,14 +126,14 @@ class PhotoLevel(Phases):
             self.posterior = posterior(width, zc, source=f"{name}encoder.{steps}")
             self.from_latent = Conv(zc, r, 1, source="input", target=f"{name}decoder", relu=not config.overview)
         if zc or config.overview:
-            self.bias_db = told(2 * c, f"{name}decoder", f"{name}db")
+            self.bias_db = Conv(r, 2 * c, 1, source=f"{name}decoder", target=stream, relu=False, writes=unit)
         if config.overview:
             seen = f"{name}region.{steps}"
             self.from_region = Conv(r, r, 3, source=seen, target=f"{name}decoder")
-            self.region_db = told(2 * c, seen, f"{name}db")
+            self.region_db = Conv(r, 2 * c, 1, source=seen, target=stream, relu=False)
             nn.init.zeros_(self.region_db.weight)
             nn.init.zeros_(cast(Tensor, self.region_db.bias))
-            self.bias_e = told(c, seen, f"{name}e")
+            self.bias_e = Conv(r, c, 1, source=seen, target=f"{name}e", relu=False)
 
     def probe(self, c: Tensor, d: Tensor, b: Tensor, z: Tensor) -> list[Tensor]:
         """The posterior's parameters, and those of each phase and channel; the inputs are those of the whole."""
@@ -142,7 +143,8 @@ class PhotoLevel(Phases):
         h_b = self.features_b(h_d, d, told_b)
         h_e = self.features_e(c, d, b, self.condition_e(regions))
         out = [self.infer(c, d, b)] if self.config.latents else []
-        for head, h in ((self.head_d, h_d), (self.head_b, h_b), (self.head_e, h_e)):
+        for phase, h in zip(PHASES, (h_d, h_b, h_e), strict=True):
+            head = self.head(phase)
             for channel, mine in enumerate(head.split(h)):
                 out.append(head.channel(channel, mine, d[:, :channel]))
         return out

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bbans.errors import BadModel
 from bbans.vae.lattice import Sampling
 from bbans.vae.layers import Conv, Enlarged, Residual, posterior
-from bbans.vae.phases import PHASES, Head, Phases, check_sizes
+from bbans.vae.phases import PHASES, ByteHead, Head, Phases, check_sizes
 
 
 @dataclass(frozen=True)
@@ -209,5 +209,5 @@ class ThumbnailVAE(nn.Module):
         return out
 
 
-def _outputs(head: Head, features: Tensor, seen: Tensor) -> list[Tensor]:
+def _outputs(head: Head | ByteHead, features: Tensor, seen: Tensor) -> list[Tensor]:
     return [head.channel(i, mine, seen[:, :i]) for i, mine in enumerate(head.split(features))]
