@@ -130,12 +130,20 @@ def available(extra: Path | None = None) -> list[ModelInfo]:
     return list(found.values())
 
 
-def load(name_or_path: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> Model:
-    """The model of a name, or in a folder; None is the model `photo`. Raises `ModelMissing` or `BadModel`.
+def load(
+    name_or_path: str | Path | None = None,
+    *,
+    default: str = DEFAULT,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Model:
+    """The model of a name, or in a folder; None is the one called `default`, which no folder is.
+
+    Raises `ModelMissing`, `BadModel` and `InexactDevice`.
 
     A string without a separator names a folder only if it names none of the models that are found.
     """
-    path = Path(name_or_path or DEFAULT)
+    path = Path(name_or_path or default)
     holds_one = bool(name_or_path) and os.path.isfile(path / WEIGHTS)
     if holds_one and (isinstance(name_or_path, Path) or os.path.dirname(str(name_or_path))):
         return _load(path, device, threads)
