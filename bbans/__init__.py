@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from bbans.errors import (
+    BadBackend,
     BadFile,
     BadImage,
     BadModel,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BadBackend",
     "BadFile",
     "BadImage",
     "BadModel",

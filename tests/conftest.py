@@ -24,6 +24,14 @@ settings.register_profile("bbans", deadline=None)  # a busy machine is no failur
 settings.load_profile("bbans")
 
 
+@pytest.fixture(autouse=True)
+def nothing_was_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told once in a process is told once in each test."""
+    from bbans import workers
+
+    monkeypatch.setattr(workers, "_warned", set())
+
+
 @dataclass(frozen=True)
 class FakeModel:
     """A model whose codec is zlib."""
@@ -115,7 +123,10 @@ def fake_zoo(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
             raise ModelMissing(f"needs the model {model_id.hex()}, which is not found")
         return FakeModel()
 
-    vars(zoo).update(DEFAULT="photo", load=load, load_by_id=load_by_id, available=lambda: [FakeModel()])
+    def find(name: str | Path) -> FakeModel:
+        return load(name)
+
+    vars(zoo).update(DEFAULT="photo", find=find, load=load, load_by_id=load_by_id, available=lambda: [FakeModel()])
     monkeypatch.setitem(sys.modules, "bbans.zoo", zoo)
     monkeypatch.setattr(bbans, "_models", {})  # what was loaded from this zoo is forgotten with it
     return zoo

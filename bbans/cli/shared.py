@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bbans.errors import BadOutput, BbansError
+from bbans.errors import BadBackend, BadOutput, BbansError
 from bbans.image.container import MAX_PIXELS, TooManyPixels
 from bbans.image.effort import DEFAULT as DEFAULT_EFFORT
 from bbans.image.effort import default_model
@@ -239,7 +239,7 @@ class ModelLoader:
 @dataclass
 class ModelFinder:
     """Finds and loads a model by its id, each once, in each process anew, of which there are `jobs`. Raises
-    `ModelMissing`."""
+    `ModelMissing`, and `Stop` if no model can be loaded."""
 
     search: Path | None
     device: str
@@ -251,7 +251,10 @@ class ModelFinder:
         if model_id not in self.loaded:
             from bbans.zoo import load_by_id
 
-            found = load_by_id(model_id, search=self.search, device=self.device, threads=self.threads)
+            try:
+                found = load_by_id(model_id, search=self.search, device=self.device, threads=self.threads)
+            except BadBackend as error:
+                raise Stop(str(error)) from error
             self.loaded[model_id] = found
         return self.loaded[model_id]
 
