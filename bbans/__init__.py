@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from bbans.errors import (
+    BadBackend,
     BadFile,
     BadImage,
     BadModel,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BadBackend",
     "BadFile",
     "BadImage",
     "BadModel",
@@ -80,14 +82,15 @@ def compress(
 
     image: a Pillow image of mode 1, L, LA, P, RGB, RGBA or I;16, or an array [h, w] or [h, w, 1 to 4] of uint8 or
     uint16, or [h, w] of bool.
-    model: a name, a folder, or what `bbans.zoo.load` returned; None is the default model, `photo`.
-    effort: 1 to 9; above 5, networks are tuned to the picture, which takes from seconds to minutes.
+    model: a name, a folder, or what `bbans.zoo.load` returned; None is the default model, which the effort chooses.
+    effort: 1 to 9. Up to 3, the default model is `photo-fast`, from 4 on `photo`. 3, and 5 and more, fit last layers to
+    the picture; above 5, networks are tuned to it, which takes from seconds to minutes.
     strip: leave metadata out: colour profile, EXIF, XMP, resolution, texts and the like.
     device, threads: where the networks run; the bytes don't depend on it. A loaded model is kept for the next call.
 
     Raises `BadImage`, `TooLarge`, `ModelMissing`; and `ValueError` for another effort.
     """
-    from bbans.image.effort import LEAST, MOST
+    from bbans.image.effort import LEAST, MOST, default_model
     from bbans.image.files import read_picture
     from bbans.image.picture import compress_picture
 
@@ -97,11 +100,15 @@ def compress(
         raise ValueError(f"effort is a whole number from {LEAST} to {MOST}, not {effort!r}")
     picture = read_picture(image, strip=strip)
     if model is None or isinstance(model, (str, os.PathLike)):
+        from pathlib import Path
+
         from bbans.zoo import load
 
-        key = (str(model), device, threads)
+        default = default_model(effort)
+        place = Path(model) if isinstance(model, os.PathLike) else model  # a folder, where a string may be a name
+        key = (place, default if place is None else None, device, threads)
         if key not in _models:
-            _models[key] = load(model, device=device, threads=threads)
+            _models[key] = load(place, default=default, device=device, threads=threads)
         model = _models[key]
     return compress_picture(picture, model, effort=effort)[0]
 

@@ -26,7 +26,11 @@ class BadModel(BbansError):
 
 
 class InexactDevice(BbansError):
-    """This machine computes an exact network differently, in float32 and in float64."""
+    """This machine computes an exact network differently, by every backend."""
+
+
+class BadBackend(BbansError):
+    """BBANS_BACKEND names no backend, or one that computes wrongly on this machine."""
 
 
 class OutOfBits(BbansError):

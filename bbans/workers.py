@@ -30,6 +30,16 @@ IN_FLIGHT = 2
 """Tasks for each worker that are begun, or done and not yet taken: memory is bounded by them."""
 
 
+_warned: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """A `RuntimeWarning`, unless this process or one of its workers gave the same before."""
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -86,7 +96,7 @@ class _Reply:
 
     def unpack(self) -> Any:
         for message in self.warned:
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            warn_once(message)
         if self.error is not None:
             raise self.error from RuntimeError(f"in a worker process:\n{self.where}")
         return self.result

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from bbans.codecs.latent import EDGES, LAST_EDGE
 from bbans.codecs.tables import MASS, SCALES, UNIT, ScaleTables
-from bbans.errors import BadModel, InexactDevice, ModelMissing
+from bbans.errors import BadBackend, BadModel, InexactDevice, ModelMissing
 
 if TYPE_CHECKING:
     import torch
@@ -123,28 +122,43 @@ def available(extra: Path | None = None) -> list[ModelInfo]:
     """Models in `extra`, in the folders of BBANS_MODELS and among the shipped ones; the first of a name wins."""
     found: dict[str, ModelInfo] = {}
     for folder in _folders(extra):
-        weights = folder / WEIGHTS
         if (name := _name(folder)) not in found:
             with contextlib.suppress(BadModel):  # one that can't be read is no reason not to use another
-                found[name] = ModelInfo(name, _id(weights), folder, weights.stat().st_size)
+                found[name] = _info(folder)
     return list(found.values())
 
 
-def load(name_or_path: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> Model:
-    """The model of a name, or in a folder; None is the model `photo`. Raises `ModelMissing` or `BadModel`.
+def load(
+    name_or_path: str | Path | None = None,
+    *,
+    default: str = DEFAULT,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Model:
+    """The model of a name, or in a folder; None is the one called `default`, which no folder is.
 
-    A string without a separator names a folder only if it names none of the models that are found.
+    A string without a separator names a folder only if it names none of the models that are found. Raises
+    `ModelMissing`, `BadModel`, `InexactDevice` and `BadBackend`.
     """
-    path = Path(name_or_path or DEFAULT)
+    return _load(_folder_of(name_or_path, default), device, threads)
+
+
+def find(name_or_path: str | Path) -> ModelInfo:
+    """The model that `load` would load. Raises `ModelMissing` and `BadModel`."""
+    return _info(_folder_of(name_or_path))
+
+
+def _folder_of(name_or_path: str | Path | None, default: str = DEFAULT) -> Path:
+    path = Path(name_or_path or default)
     holds_one = bool(name_or_path) and os.path.isfile(path / WEIGHTS)
     if holds_one and (isinstance(name_or_path, Path) or os.path.dirname(str(name_or_path))):
-        return _load(path, device, threads)
+        return path
     known = available()
     for info in known:
         if info.name == str(path):
-            return _load(info.path, device, threads)
+            return info.path
     if holds_one:
-        return _load(path, device, threads)
+        return path
     names = ", ".join(sorted(info.name for info in known)) or "none"
     folder = f"neither a folder with {WEIGHTS} nor" if name_or_path else "the default is not"
     raise ModelMissing(f"no model {str(path)!r}: {folder} one of the models here ({names})")
@@ -177,6 +191,12 @@ def _folders(extra: Path | None) -> Iterator[Path]:
         except OSError:  # a folder that may not be searched
             continue
         yield from below
+
+
+def _info(folder: Path) -> ModelInfo:
+    """Raises `BadModel`."""
+    weights = folder / WEIGHTS
+    return ModelInfo(_name(folder), _id(weights), folder, weights.stat().st_size)
 
 
 def _name(folder: Path) -> str:
@@ -288,23 +308,26 @@ def _load(folder: Path, device: str, threads: int | None) -> Model:
 
 
 def _proved(network: Network, place: torch.device, known: list[int]) -> Network:
-    """The network with the fastest backend that gives the known answers. Raises `BadModel` and `InexactDevice`."""
+    """The network with the fastest backend that gives the known answers, or with that which BBANS_BACKEND names.
+
+    Raises `InexactDevice` and `BadBackend`.
+    """
     from bbans.exact import backends
+    from bbans.workers import warn_once
 
     forced = os.environ.get("BBANS_BACKEND")
     if forced and forced not in backends.BACKENDS:
-        raise BadModel(f"BBANS_BACKEND: one of {', '.join(backends.BACKENDS)}, not {forced}")
-    tried = [forced] if forced else backends.candidates(network, place)
+        raise BadBackend(f"BBANS_BACKEND is {forced!r}, not one of {', '.join(backends.BACKENDS)}")
     wrong: list[str] = []
-    for backend in tried:
+    for backend in [forced] if forced else backends.candidates(network, place):
         if backends.proved(network, backend, known):
             if wrong:
-                warnings.warn(
-                    f"{place} does not compute exactly with {' and '.join(wrong)}; falling back to {backend}, which is "
-                    "slower",
-                    RuntimeWarning,
-                    stacklevel=2,
+                warn_once(
+                    f"{place} cannot compute exactly with {' and '.join(wrong)}: using {backend}, which is slower "
+                    "(`bbans models --backends` tells more)"
                 )
             return network
         wrong.append(backend)
+    if forced:
+        raise BadBackend(f"BBANS_BACKEND is {forced!r}, with which {place} cannot compute this model exactly")
     raise InexactDevice(f"this machine computes the model's networks wrongly, with {' and '.join(wrong)}")

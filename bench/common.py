@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from bbans import zoo
 from bbans.errors import BbansError
 from bbans.image import effort
 from bbans.train.data import find_images
@@ -27,7 +29,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def model_option(command: Command) -> Command:
     """-m MODEL."""
-    return click.option("-m", "--model", metavar="MODEL", help="A model's name or folder.  [default: photo]")(command)
+    help = "A model's name or folder.  [default: photo; for efforts up to 3, photo-fast]"
+    return click.option("-m", "--model", metavar="MODEL", help=help)(command)
+
+
+def models_of(model: str | None, efforts: Iterable[int], threads: int | None = None) -> dict[int, zoo.Model]:
+    """By effort, the model that is named, or else the default one; each is loaded once."""
+
+    @functools.cache
+    def loaded(default: str) -> zoo.Model:
+        return zoo.load(model, default=default, device="cpu", threads=threads)
+
+    return {level: loaded(zoo.DEFAULT if model else effort.default_model(level)) for level in efforts}
 
 
 def effort_option(command: Command) -> Command:

@@ -140,7 +140,7 @@ def main(
 ) -> None:
     """Compare rates on DATA: image files, folders of them, .txt lists.  [default: kodak in the data folder]"""
     paths = common.images(data, "kodak", root)
-    vae = zoo.load(model, device="cpu")
+    vae = common.models_of(model, [effort])[effort]
     others = [peers.png(), peers.webp(), *([] if no_jxl else peers.jxls(*map(int, jxl.split(","))))]
     rows: list[Row] = []
     left_out: list[str] = []

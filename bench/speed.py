@@ -137,7 +137,7 @@ def load_seconds(model: str | None, threads: int) -> float:
     return statistics.median(map(float, said))
 
 
-def peak_bytes(picture: Picture, model: str | None, threads: int) -> dict[str, int]:
+def peak_bytes(picture: Picture, model: str | None, threads: int, level: int) -> dict[str, int]:
     """Max RSS of the commands `bbans compress` and `bbans decompress`, each in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         source, file, back = (str(Path(folder) / name) for name in ("a.png", "a.bbans", "b.png"))
@@ -147,7 +147,8 @@ def peak_bytes(picture: Picture, model: str | None, threads: int) -> dict[str, i
             flags = ["--threads", str(threads), *(["-m", model] if model else [])]
             return peak_of([sys.executable, "-m", "bbans", *arguments, *flags])
 
-        peaks = {"compress": peak("compress", source, "-o", file), "decompress": peak("decompress", file, "-o", back)}
+        compress = peak("compress", source, "-o", file, "--effort", str(level))
+        peaks = {"compress": compress, "decompress": peak("decompress", file, "-o", back)}
         if not peers.same_pixels(read_picture(back).pixels, picture):
             sys.exit("bbans gives other pixels back")
         return peaks
@@ -201,12 +202,14 @@ def main(
     Shares, load and memory are those at the first effort.
     """
     pictures = [read_picture(path, strip=True) for path in common.images(images, "kodak/kodim01.png")]
-    memory = peak_bytes(pictures[0], model, threads)
-    seconds = load_seconds(model, threads)
+    levels = [int(level) for level in efforts.split(",")]
+    memory = peak_bytes(pictures[0], model, threads, levels[0])
+    seconds = load_seconds(model or effort.default_model(levels[0]), threads)
 
     keep_large_buffers()  # as the command does
-    network = zoo.load(model, device="cpu", threads=threads)
-    bbans, *more = (own(network, int(level)) for level in efforts.split(","))
+    models = common.models_of(model, levels, threads)
+    network = models[levels[0]]
+    bbans, *more = (own(models[level], level) for level in levels)
     first = once(bbans, pictures[0])
     coders = [bbans, *more, *peers.jxls(*map(int, jxl.split(","))), peers.webp(), peers.png()]
     speeds = take_turns(coders, pictures, runs)

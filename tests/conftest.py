@@ -24,6 +24,14 @@ settings.register_profile("bbans", deadline=None)  # a busy machine is no failur
 settings.load_profile("bbans")
 
 
+@pytest.fixture(autouse=True)
+def nothing_was_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told once in a process is told once in each test."""
+    from bbans import workers
+
+    monkeypatch.setattr(workers, "_warned", set())
+
+
 @dataclass(frozen=True)
 class FakeModel:
     """A model whose codec is zlib."""
@@ -100,20 +108,25 @@ def fake_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 @pytest.fixture
 def fake_zoo(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """In place of `bbans.zoo`: one model, called fake, which is also the default."""
+    """In place of `bbans.zoo`: one model, called fake, which is also the default, and one for each other default."""
     zoo = types.ModuleType("bbans.zoo")
 
-    def load(name: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> FakeModel:
+    def load(
+        name: str | Path | None = None, *, default: str = "photo", device: str = "auto", threads: int | None = None
+    ) -> FakeModel:
         if name not in (None, "fake"):
             raise ModelMissing(f"no model '{name}'")
-        return FakeModel()
+        return FakeModel() if name or default == "photo" else FakeModel(id=b"\x00\x01faster", name=f"fake {default}")
 
     def load_by_id(model_id: bytes, *, search: Path | None, device: str, threads: int | None) -> FakeModel:
-        if model_id != FakeModel.id:
+        if model_id not in (FakeModel.id, b"\x00\x01faster"):
             raise ModelMissing(f"needs the model {model_id.hex()}, which is not found")
         return FakeModel()
 
-    vars(zoo).update(load=load, load_by_id=load_by_id, available=lambda: [FakeModel()])
+    def find(name: str | Path) -> FakeModel:
+        return load(name)
+
+    vars(zoo).update(DEFAULT="photo", find=find, load=load, load_by_id=load_by_id, available=lambda: [FakeModel()])
     monkeypatch.setitem(sys.modules, "bbans.zoo", zoo)
     monkeypatch.setattr(bbans, "_models", {})  # what was loaded from this zoo is forgotten with it
     return zoo

@@ -71,6 +71,16 @@ def test_more_effort_makes_no_file_larger(bench, pictures: Path, tiny_models: di
     assert record["grown"] == []
 
 
+def test_what_grows(bench) -> None:
+    """Below 4 there is another default model, or with the same one another search: 3 fits, 4 does not."""
+
+    def grow(**sizes: int) -> bool:
+        return bench.effort._grow({int(level[1:]): bench.effort.Trial(size, 1, 1) for level, size in sizes.items()})
+
+    assert not grow(e1=90, e3=80, e4=85, e5=70, e9=70)
+    assert grow(e1=80, e3=81, e4=70) and grow(e3=90, e4=70, e5=71)
+
+
 @pytest.mark.parametrize("efforts", ["5,10", "0", "five", ""])
 def test_what_is_no_effort(bench, pictures: Path, efforts: str) -> None:
     result = CliRunner().invoke(bench.effort.main, [str(pictures), "--efforts", efforts])

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_warnings_come_back_and_the_rest_is_not_waited_for(works: types.ModuleTy
         assert next(results) == 0
     assert time.monotonic() - begin < 60
     assert not multiprocessing.active_children()
+
+
+def test_what_every_worker_warns_of_is_told_once(works: types.ModuleType) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert list(ordered(works.warn, [0] * 4, 2)) == [0] * 4
+    assert [str(warning.message) for warning in caught] == ["slow"]
 
 
 def test_a_worker_that_dies() -> None:

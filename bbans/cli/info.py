@@ -10,14 +10,17 @@ import io
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from bbans.cli import shared
 from bbans.cli.batch import Batch, Task, batch_options
-from bbans.errors import BadFile
+from bbans.errors import BadBackend, BadFile
 from bbans.image.container import METHOD_NAMES, NO_MODEL, SUFFIX, Header
+
+if TYPE_CHECKING:
+    from bbans.zoo import ModelInfo
 
 BAR = 50  # characters
 
@@ -98,13 +101,53 @@ def _read(find: shared.ModelFinder | None, task: Task) -> tuple[Header, int, dic
 
 
 @click.command()
-def models() -> None:
+@functools.partial(shared.model_option, default="all")
+@click.option("--backends", is_flag=True, help="Load them, and tell what their networks can be computed by here.")
+@shared.device_options
+@shared.json_option
+def models(model: str | None, backends: bool, device: str, threads: int | None, as_json: bool) -> None:
     """List the models that are found: the shipped ones, and those in the folders of BBANS_MODELS.
 
-    \b
-    bbans models    name, id, size and folder of each
-    """
-    from bbans.zoo import available
+    With --backends there is a line for each arithmetic that can compute a model: whether it computes exactly here, the
+    milliseconds that the networks then take on a small map, and which one is used: the fastest exact one, or that which
+    the environment variable BBANS_BACKEND names.
 
-    for model in available():
-        shared.say(f"{model.name:<16} {model.id.hex()}  {model.bytes / 1e6:6.2f} MB  {model.path}")
+    \b
+    bbans models                       name, id, size and folder of each
+    bbans models --backends -m photo   int8, float32 and float64, measured on this machine
+    """
+    from bbans.zoo import available, find
+
+    found = [find(model)] if model else available()
+    if backends:
+        by_path = {info.path: info for info in found}
+        shared.for_each(by_path, lambda path: _tell_backends(by_path[path], device, threads, as_json))
+        return
+    for info in found:
+        if as_json:
+            record = {"model": info.name, "model_id": info.id.hex(), "bytes": info.bytes, "path": str(info.path)}
+            shared.say_json(record)
+        else:
+            shared.say(f"{info.name:<16} {info.id.hex()}  {info.bytes / 1e6:6.2f} MB  {info.path}")
+
+
+def _tell_backends(info: ModelInfo, device: str, threads: int | None, as_json: bool) -> None:
+    """A line for each backend of a model. Raises `BbansError`."""
+    from bbans.exact.backends import describe
+    from bbans.image.files import naming
+    from bbans.zoo import load
+
+    with naming(info.name):
+        try:
+            network = load(info.path, device=device, threads=threads).network
+        except BadBackend as error:
+            raise shared.Stop(str(error)) from error
+    for tried in describe(network):
+        milliseconds = None if tried.seconds is None else round(1000 * tried.seconds, 3)
+        if as_json:
+            record = {"model": info.name, "model_id": info.id.hex(), "backend": tried.backend, "device": tried.device}
+            shared.say_json({**record, "milliseconds": milliseconds, "used": tried.used})
+            continue
+        measured = "not exact here" if milliseconds is None else f"{milliseconds:9.2f} ms"
+        used = "  used" if tried.used else ""
+        shared.say(f"{info.name:<16} {tried.backend:<8} {tried.device:<6} {measured}{used}")

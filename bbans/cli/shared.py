@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bbans.errors import BadOutput, BbansError
+from bbans.errors import BadBackend, BadOutput, BbansError
 from bbans.image.container import MAX_PIXELS, TooManyPixels
+from bbans.image.effort import DEFAULT as DEFAULT_EFFORT
+from bbans.image.effort import default_model
 
 if TYPE_CHECKING:
     from bbans.image.weighted import Particles
@@ -64,13 +66,13 @@ search_option = click.option(
 )
 
 
-def model_option(command: Command) -> Command:
-    """-m MODEL, of commands that choose a model."""
+def model_option(command: Command, default: str = "photo") -> Command:
+    """-m MODEL, of commands that choose a model. default: how the help calls it."""
     return click.option(
         "-m",
         "--model",
         metavar="MODEL",
-        help="A model's name or folder; ./NAME is a folder, whatever models there are.  [default: photo]",
+        help=f"A model's name or folder; ./NAME is a folder, whatever models there are.  [default: {default}]",
     )(command)
 
 
@@ -207,20 +209,25 @@ def for_each(inputs: Iterable[Path], action: Callable[[Path], None]) -> None:
 
 @dataclass
 class ModelLoader:
-    """Loads a model at the first call, in each process anew, of which there are `jobs`. Raises `Stop`."""
+    """Loads a model at the first call, in each process anew, of which there are `jobs`. Raises `Stop`.
+
+    name: None for the default model of an effort.
+    """
 
     name: str | Path | None
     device: str
     threads: int | None
     jobs: int = 1
+    effort: int = DEFAULT_EFFORT
     loaded: list[Model] = field(default_factory=list)
 
     def __call__(self) -> Model:
         if not self.loaded:
             from bbans.zoo import load
 
+            default = default_model(self.effort)
             try:
-                self.loaded.append(load(self.name, device=self.device, threads=self.threads))
+                self.loaded.append(load(self.name, default=default, device=self.device, threads=self.threads))
             except BbansError as error:
                 raise Stop(str(error)) from error
         return self.loaded[0]
@@ -232,7 +239,7 @@ class ModelLoader:
 @dataclass
 class ModelFinder:
     """Finds and loads a model by its id, each once, in each process anew, of which there are `jobs`. Raises
-    `ModelMissing`."""
+    `ModelMissing`, and `Stop` if no model can be loaded."""
 
     search: Path | None
     device: str
@@ -244,7 +251,10 @@ class ModelFinder:
         if model_id not in self.loaded:
             from bbans.zoo import load_by_id
 
-            found = load_by_id(model_id, search=self.search, device=self.device, threads=self.threads)
+            try:
+                found = load_by_id(model_id, search=self.search, device=self.device, threads=self.threads)
+            except BadBackend as error:
+                raise Stop(str(error)) from error
             self.loaded[model_id] = found
         return self.loaded[model_id]
 

@@ -10,8 +10,10 @@ Networks without layers on bytes know no int8. A backend is proved for the real 
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,9 +53,15 @@ def backend_of(network: Network) -> str:
     return FLOAT64 if next(network.buffers()).dtype == torch.float64 else FLOAT32
 
 
+def possible(network: Network) -> tuple[str, ...]:
+    """Backends that the network knows."""
+    on_bytes = any(isinstance(layer, IntByteConv) for layer in network.modules())
+    return BACKENDS if on_bytes else (FLOAT32, FLOAT64)
+
+
 def candidates(network: Network, device: torch.device) -> list[str]:
     """Backends worth trying, the fastest first."""
-    if not any(isinstance(layer, IntByteConv) for layer in network.modules()):
+    if INT8 not in possible(network):
         return [FLOAT32, FLOAT64]
     slow = device.type == "cpu" and seconds(network, INT8) > MUCH_FASTER * seconds(network, FLOAT32)
     return [FLOAT32, INT8, FLOAT64] if slow else [INT8, FLOAT32, FLOAT64]
@@ -76,15 +84,7 @@ def seconds(network: Network, backend: str) -> float:
         with arithmetic():
             for layer in _kinds(network, backend):
                 x = _input(layer, TIMED, device)
-                add = _added(layer, x)
-                times = []
-                for _ in range(1 + RUNS):
-                    begin = time.perf_counter()
-                    layer(x, add)
-                    if device.type == "cuda":
-                        torch.cuda.synchronize(device)
-                    times.append(time.perf_counter() - begin)
-                taken += min(times[1:])
+                taken += _shortest(functools.partial(layer, x, _added(layer, x)), device)
     except _LACKING:
         return 0.0
     return taken
@@ -153,7 +153,46 @@ def _by_integers(layer: IntByteConv, x: Tensor, add: Tensor | None) -> Tensor:
     return (y if add is None else y + add).round().clamp(0, BYTE_MAX).long()
 
 
-def describe(network: Network) -> list[tuple[str, float]]:
-    """Each backend that gives right answers here, and its `seconds`; of a network with layers on bytes."""
-    known = selftest.answers(use(network, FLOAT64))
-    return [(backend, seconds(network, backend)) for backend in BACKENDS if proved(network, backend, known)]
+@dataclass(frozen=True)
+class Tried:
+    """How a backend does on a device. seconds: of `network_seconds`; None if it computes wrongly, or can't be used."""
+
+    backend: str
+    device: str
+    seconds: float | None
+    used: bool
+
+
+def describe(network: Network) -> list[Tried]:
+    """How each backend does here, of a network that is proved: what it is computed by is `used`, and stays."""
+    known, before, place = selftest.answers(network), backend_of(network), next(network.buffers()).device
+    found: dict[tuple[str, str], Tried] = {}
+    for backend in possible(network):
+        exact = proved(network.to(place), backend, known)
+        # Whatever it was asked for, a network carried by float64 is computed in that.
+        what = backend_of(network), str(next(network.buffers()).device)
+        if what not in found:
+            found[what] = Tried(*what, network_seconds(network) if exact else None, what == (before, str(place)))
+    use(network.to(place), before)
+    return list(found.values())
+
+
+def network_seconds(network: Network) -> float:
+    """What all networks of a model take, on a map of `TIMED` if they take any size."""
+    like = next(network.buffers())
+    batch, *size = TIMED
+    made = selftest.inputs(network, like, 0, batch, 200, (size[0], size[1]))
+    with arithmetic():
+        return _shortest(lambda: network.probe(*made), like.device)
+
+
+def _shortest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the shortest of `RUNS`."""
+    times = []
+    for _ in range(1 + RUNS):
+        begin = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])

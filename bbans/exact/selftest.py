@@ -25,16 +25,21 @@ def answers(network: Network) -> list[int]:
     return [_hash(network, like, seed, *case) for seed, case in enumerate(CASES)]
 
 
-def _hash(network: Network, like: Tensor, seed: int, batch: int, largest: int, size: tuple[int, int]) -> int:
-    inputs = []
+def inputs(network: Network, like: Tensor, seed: int, batch: int, largest: int, size: tuple[int, int]) -> list[Tensor]:
+    """What `network.probe` takes: integers, in the dtype of `like` and on its device."""
+    made = []
     for i, shape in enumerate(network.probe_shapes(*size)):
         count = batch * int(np.prod(shape))
         values = padding(seed * 8 + i, 0, count).astype(np.int64) % (2 * largest + 1) - largest
         x = torch.from_numpy(values.astype(np.float64).reshape(batch, *shape))
         x = x.to(like)
-        inputs.append(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)
+        made.append(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)
+    return made
+
+
+def _hash(network: Network, like: Tensor, seed: int, batch: int, largest: int, size: tuple[int, int]) -> int:
     digest = xxhash.xxh64()
     with arithmetic():
-        for out in network.probe(*inputs):
+        for out in network.probe(*inputs(network, like, seed, batch, largest, size)):
             digest.update(np.ascontiguousarray(out.to(torch.int32).cpu().numpy(), dtype="<i4").tobytes())
     return digest.intdigest()

@@ -94,13 +94,14 @@ def encode_tile(
     effort: int = effort_levels.DEFAULT,
     particles: Particles | None = None,
 ) -> tuple[bytes, TileStats]:
-    """One tile [height, width, 1 or 3] to its payload. effort: see `bbans.image.effort`; more never takes more bytes.
+    """One tile [height, width, 1 or 3] to its payload. effort: see `bbans.image.effort`; from 4 on, more never
+    takes more bytes.
 
     particles, and what is raised: see `encode_chain`.
     """
     if particles:
         return encode_chain(model, pixels[None], want_elbo=want_elbo, particles=particles)
-    steps = FEW_STEPS if effort >= effort_levels.DEFAULT else 0
+    steps = FEW_STEPS if effort_levels.fits(effort) else 0
     payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, steps=steps)[0]
     stages, network = effort_levels.tuning_stages(effort), model.network
     if not stages or isinstance(network.config, OF_ONE_SIZE):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from bbans.cli.shared import ModelLoader
 
 
 def test_compress_then_decompress(run: Callable, photo: Path, tmp_path: Path) -> None:
@@ -209,3 +212,19 @@ def test_pixels_are_limited(run: Callable, photo: Path) -> None:
     assert result.code == 1
     assert result.err == "bbans: photo.png: has 7 x 5 pixels, and up to 34 are allowed; --max-pixels allows more\n"
     assert run("compress", "photo.png", "--max-pixels", "35").code == 0
+
+
+def test_the_default_model_is_that_of_the_effort(run: Callable, photo: Path) -> None:
+    for level, model in ((1, "fake photo-fast"), (3, "fake photo-fast"), (4, "fake"), (9, "fake")):
+        record = json.loads(run("compress", "photo.png", "-f", "--json", "--effort", str(level)).out)
+        assert record["model"] == model
+        assert run("test", "photo.png.bbans").code == 0
+    assert json.loads(run("compress", "photo.png", "-f", "--json").out)["model"] == "fake"
+    assert (
+        json.loads(run("compress", "photo.png", "-f", "--json", "-m", "fake", "--effort", "1").out)["model"] == "fake"
+    )
+
+
+def test_workers_are_told_the_effort() -> None:
+    loader = ModelLoader(None, "cpu", None, jobs=2, effort=1)
+    assert pickle.loads(pickle.dumps(loader)).effort == 1

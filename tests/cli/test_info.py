@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from bbans.errors import BadBackend
 
 
 def test_info(run: Callable, photo: Path) -> None:
@@ -67,6 +71,60 @@ def test_info_of_a_bad_file(run: Callable, photo: Path) -> None:
 def test_models(run: Callable) -> None:
     result = run("models")
     assert result.code == 0 and "fake" in result.out and "/models/fake" in result.out
+
+
+def test_models_as_json(run: Callable) -> None:
+    record = {"model": "fake", "model_id": "000166616b656964", "bytes": 1000, "path": "/models/fake"}
+    assert [json.loads(line) for line in run("models", "--json").out.splitlines()] == [record]
+    assert json.loads(run("models", "--json", "-m", "fake").out) == record
+    assert run("models", "-m", "other").err == "bbans: no model 'other'\n"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, fake_zoo: object) -> None:
+    """A model whose networks are too slow by one backend, and wrong by another."""
+    from bbans.exact import backends
+
+    tried = [backends.Tried("int8", "cpu", None, False), backends.Tried("float32", "cpu", 0.0821, True)]
+    monkeypatch.setattr(backends, "describe", lambda network: [*tried, backends.Tried("float64", "cpu", 0.5, False)])
+    vars(fake_zoo)["load"] = lambda path, **how: types.SimpleNamespace(network=None)
+
+
+@pytest.mark.usefixtures("measured")
+def test_backends(run: Callable) -> None:
+    assert run("models", "--backends").out.splitlines() == [
+        "fake             int8     cpu    not exact here",
+        "fake             float32  cpu        82.10 ms  used",
+        "fake             float64  cpu       500.00 ms",
+    ]
+
+
+@pytest.mark.usefixtures("measured")
+def test_backends_as_json(run: Callable) -> None:
+    records = [json.loads(line) for line in run("models", "--backends", "--json").out.splitlines()]
+    model = {"model": "fake", "model_id": "000166616b656964"}
+    assert records[0] == {**model, "backend": "int8", "device": "cpu", "milliseconds": None, "used": False}
+    assert records[1] == {**model, "backend": "float32", "device": "cpu", "milliseconds": 82.1, "used": True}
+
+
+@pytest.mark.parametrize(
+    ("command", "loads"),
+    [("models --backends", "load"), ("test x.bbans x.bbans", "load_by_id"), ("compress a b", "load")],
+)
+def test_a_backend_that_cannot_be_used_ends_the_command(
+    run: Callable, photo: Path, fake_zoo: object, monkeypatch: pytest.MonkeyPatch, command: str, loads: str
+) -> None:
+    """In one line, however many inputs there are."""
+    run("compress", "photo.png", "-o", "x.bbans")
+    for name in ("a", "b"):
+        shutil.copy(photo, name)
+
+    def refuse(*given: object, **how: object) -> None:
+        raise BadBackend("BBANS_BACKEND is 'x', not one of y, z")
+
+    vars(fake_zoo)[loads] = refuse
+    result = run(*command.split())
+    assert (result.code, result.out, result.err) == (1, "", "bbans: BBANS_BACKEND is 'x', not one of y, z\n")
 
 
 def test_info_names_metadata(run: Callable) -> None:
