@@ -5,14 +5,15 @@ et al. 2017 (PixelCNN++), eq. 1-2. All integers, and no table of the alphabet fo
 the difference of two values of the CDF.
 
 Popping must find the symbol whose interval holds a number. A logistic with the mixture's mean and variance guesses it;
-the integer CDF that pushes checks the guess, proposes better ones where it was wrong, and is searched for the few
-symbols that are still missed. So what is popped depends on integers only, and takes about twice as long as pushing.
+the integer CDF that pushes checks the guess, proposes a better one where it was wrong, and is searched for the few
+symbols that are missed again. So what is popped depends on integers only, and takes about twice as long as pushing.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,25 +165,27 @@ class _Cdf:
 
         Sums of 32 bits, two in 64: weights of all components add up to at most 2^12, entries to less than 2^20.
         """
-        many = (slice(None), *[None] * (x.ndim - 1))
-        origins, shifts, firsts, lasts = (row[many] for row in self.places)
-        at = origins + x * np.int32(UNIT)
+        (origins, shifts, firsts, lasts), weights = self.places, self.weights
+        if x.ndim > 1:
+            origins, shifts, firsts, lasts, weights = (row[:, None] for row in (*self.places, weights))
+        at = origins + x * _UNIT
         at >>= shifts
         np.minimum(at, lasts, out=at)
         np.maximum(at, firsts, out=at)
         both = _look_up(self.values, at)
-        both *= self.weights[many]
+        both *= weights
         total = np.add.reduce(both, 0)
         found = np.empty((3, *x.shape), np.int32)
         found[0] = x
-        np.copyto(found[2], total >> _HIGH, casting="unsafe")
-        total &= _LOW
-        total >>= _SURPLUS
-        np.copyto(found[1], total, casting="unsafe")
-        found[1:] += x
-        found[2] += np.int32(1)
-        np.copyto(found[1], 0, where=x == 0)
-        np.copyto(found[2], 1 << PRECISION, where=x == self.count - 1)
+        _, start, stop = found
+        halves = total.view(np.uint32).reshape(*x.shape, 2)
+        np.right_shift(halves[..., _LOW_HALF], _SURPLUS, out=start.view(np.uint32))
+        np.right_shift(halves[..., 1 - _LOW_HALF], _SURPLUS, out=stop.view(np.uint32))
+        start += x
+        stop += x
+        stop += _STEP
+        np.copyto(start, 0, where=x == 0)
+        np.copyto(stop, 1 << PRECISION, where=x == self.count - 1)
         return found
 
     def near(self, cf: Int32) -> Int32:
@@ -269,11 +272,12 @@ def _look_up(table: NDArray[Any], index: NDArray[Any], out: NDArray[Any] | None 
 
 
 _WAYS = 16  # of the search
-_SECANTS = 2  # steps towards symbols that were missed, before they are searched
-_SURPLUS = np.uint64(TABLE_PRECISION + WEIGHT_BITS - PRECISION)
-_LOW, _HIGH = np.uint64(0xFFFFFFFF), np.uint64(32) + _SURPLUS
+_SECANTS = 1  # steps towards symbols that were missed, before they are searched
+_LOW_HALF = int(sys.byteorder == "big")  # of a uint64 as two uint32
 _EACH = np.float32(1 / (1 << WEIGHT_BITS))
 _DEVIATION = np.float32(math.sqrt(3 / (1 << WEIGHT_BITS)) / math.pi)  # of a logistic of scale 1
 _VARIANCES = np.square(scale_of(np.arange(SCALES)) * UNIT * (math.pi / math.sqrt(3))).astype(np.float32)
 # arrays: NumPy takes scalars less quickly
+_UNIT, _STEP = np.array(UNIT, np.int32), np.array(1, np.int32)
+_SURPLUS = np.array(TABLE_PRECISION + WEIGHT_BITS - PRECISION, np.uint32)
 _HALF, _ONE, _MOST, _LEAST = (np.array(x, np.float32) for x in (0.5, 1 << PRECISION, (1 << PRECISION) - 1, 1e-6))
