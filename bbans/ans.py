@@ -133,7 +133,9 @@ class Message:
         start, freq, bits = _u64(starts), _u64(freqs), _u64(precision)
         self._spill(self.heads >= ((_L >> bits) << _WORD) * freq)
         quotient, remainder = np.divmod(self.heads, freq)
-        self.heads[...] = (quotient << bits) + remainder + start
+        quotient <<= bits
+        remainder += start
+        np.add(quotient, remainder, out=self.heads)
 
     def pop(self, precision: ArrayLike) -> tuple[Heads, Callable[[ArrayLike, ArrayLike], None]]:
         """(cf, commit): cf lies in the interval of each symbol; commit(starts, freqs) then removes the symbols."""
@@ -141,7 +143,10 @@ class Message:
         cf = self.heads & ((np.uint64(1) << bits) - np.uint64(1))
 
         def commit(starts: ArrayLike, freqs: ArrayLike) -> None:
-            self.heads[...] = _u64(freqs) * (self.heads >> bits) + cf - _u64(starts)
+            quotient = self.heads >> bits
+            quotient *= _u64(freqs)
+            quotient += cf
+            np.subtract(quotient, _u64(starts), out=self.heads)
             self._refill(self.heads < _L)
 
         return cf, commit
@@ -172,15 +177,28 @@ class Message:
         return cf, commit
 
     def _spill(self, which: NDArray[np.bool_]) -> None:
-        high = self.heads[which]
-        if high.size:
-            self.words.extend((high & _LOW).astype(np.uint32))
-            self.heads[which] = high >> _WORD
+        full = np.flatnonzero(which)
+        if full.size:
+            heads = self.heads.ravel()  # a view, if they lie in one piece
+            high = heads.take(full)
+            self.words.extend(high.astype(np.uint32))  # their low halves
+            high >>= _WORD
+            self._put(heads, full, high)
 
     def _refill(self, which: NDArray[np.bool_]) -> None:
-        low = self.heads[which]
-        if low.size:
-            self.heads[which] = (low << _WORD) | self.words.take(low.size)
+        short = np.flatnonzero(which)
+        if short.size:
+            heads = self.heads.ravel()
+            high = heads.take(short)
+            high <<= _WORD
+            high |= self.words.take(short.size)
+            self._put(heads, short, high)
+
+    def _put(self, heads: Heads, which: NDArray[np.intp], values: Heads) -> None:
+        """Replace some of the heads; `heads` are all of them in a row."""
+        heads[which] = values
+        if not np.may_share_memory(heads, self.heads):
+            self.heads[...] = heads.reshape(self.heads.shape)
 
     # -- lanes that come and go --------------------------------------------------------------------------------------
 

@@ -27,8 +27,16 @@ from bench.common import table
 NETWORK, CDF, ANS, REST = SHARES = ("network", "CDF", "ANS", "rest")
 
 _PACKAGE = Path(bbans.__file__).parent
-_MODULES = {"vae/lattice.py": REST, "vae": NETWORK, "exact": NETWORK, "codecs": CDF, "ans.py": ANS, "": REST}
-_FUNCTIONS: dict[CodeType, str] = {f.__code__: CDF for f in (planes.Planes._likelihood, planes.rows_of)}
+_MODULES = {
+    "vae/lattice.py": REST,
+    "vae": NETWORK,
+    "exact": NETWORK,
+    "codecs": CDF,
+    "image/mixtures.py": CDF,
+    "ans.py": ANS,
+    "": REST,
+}
+_FUNCTIONS: dict[CodeType, str] = {f.__code__: CDF for f in (planes.Planes._likelihood,)}
 
 
 class Stopwatch:

@@ -79,6 +79,11 @@ class ScaleTables:
         sizes = 2 * self.halves + 1
         return (np.cumsum(sizes, dtype=np.int32) - sizes + self.halves).astype(np.int32)
 
+    @cached_property
+    def pairs(self) -> Pairs:
+        """What `values` say a unit apart."""
+        return Pairs.of(self)
+
     def interpolated(self, location: Int32, index: Int32, more_bits: int) -> NDArray[np.int64]:
         """The CDF, 0..MASS * 2^more_bits, at `location` (in 1/16 unit) of the distribution with scale `index` around 0.
 
@@ -92,6 +97,38 @@ class ScaleTables:
         high = self.values[middle + np.minimum(at + 1, half)].astype(np.int64) << more_bits
         fraction = np.where(step == at, location - (step << shift), 0)
         return low + ((high - low) * fraction >> shift)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The CDF at two locations a unit apart, of all tables end to end: one lookup for both ends of a symbol.
+
+    values: uint64 [n], the CDF at the higher location << 32 | that at the lower; firsts, lasts: int32 [96], where each
+    table begins and ends, that entry included. The entry of a lower location l is at (l + origins) >> shifts, rounded
+    to nearest, if it is clamped to the table: beyond it the CDF is 0 or MASS at both.
+    """
+
+    values: NDArray[np.uint64]
+    firsts: Int32
+    lasts: Int32
+    origins: Int32
+    shifts: Int32
+
+    @classmethod
+    def of(cls, tables: ScaleTables) -> Pairs:
+        """Made of tables."""
+        steps = UNIT >> tables.shifts
+        rows, sizes = [], 2 * tables.halves + 1 + steps
+        for half, middle, step in zip(tables.halves, tables.middles, steps, strict=True):
+            lower = np.arange(-half - step, half + 1)
+            ends = (tables.values[middle + np.clip(at, -half, half)] for at in (lower, lower + step))
+            low, high = (end.astype(np.uint64) for end in ends)
+            rows.append((high << np.uint64(32)) | low)
+        lasts = np.cumsum(sizes) - 1
+        middles = lasts - tables.halves
+        origins = (middles << tables.shifts) + tables.roundings
+        firsts, lasts, origins = (x.astype(np.int32) for x in (lasts + 1 - sizes, lasts, origins))
+        return cls(np.concatenate(rows), firsts, lasts, origins, tables.shifts)
 
 
 def logistic_cdf(t: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,7 +22,8 @@ from bbans.codecs.discrete import categorical, quantise, uniform
 from bbans.codecs.grid import GridNormals
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, UNIT
 from bbans.errors import BadFile
-from bbans.image.planes import BACK, PRIOR, Latents, Planes, Strand, Watch, rows_of
+from bbans.image.mixtures import rows_of
+from bbans.image.planes import BACK, PRIOR, Latents, Planes, Strand, Watch
 from bbans.image.weighted import Particles, weighted
 from bbans.vae.dense import LOG2_SCALE, REACH, UNITS, Z_DIGITS, DenseVAE, see_x
 from bbans.vae.distributions import FULL_SCALES, NORMAL_MEANS, NORMAL_SCALES
@@ -110,7 +111,7 @@ class DenseCodec:
     def _normals(self, params: Tensor) -> GridNormals:
         """The likelihood of all samples: discretised normals, whose parameters are [n, 1 or 2, h, w]."""
         config = self.net.config
-        means, *scales = rows_of(params)
+        means, *scales = rows_of(params).astype(np.int32)
         index = scales[0] + PER_OCTAVE * int(LOG2_SCALE) if scales else np.full_like(means, _scale_index(config.scale))
         step = SAMPLE_LOCATIONS >> config.depth
         return GridNormals(

@@ -30,7 +30,7 @@ from bbans.errors import BadModel
 from bbans.exact.layers import IntConv
 from bbans.exact.tuning import moved
 from bbans.vae.layers import channels_last
-from bbans.vae.likelihoods import logistic_mixture_nll, logistic_mixture_slopes
+from bbans.vae.likelihoods import MEAN_UNIT, SCALE_MAX, SCALE_MIN, logistic_mixture_slopes
 from bbans.vae.phases import PHASES
 from bbans.vae.photo import SAMPLES, PhotoVAE
 from bbans.zoo import FITS
@@ -44,6 +44,8 @@ LOGISTIC_SD = math.pi / math.sqrt(3)  # the standard deviation of a logistic of 
 FEW_STEPS, MANY_STEPS = 2, 4  # of Newton's; many go with all pixels
 SURPLUS = 16  # bits that codes shall save beside what they take: what they save is only known in real numbers
 SHARES = (1.0, 0.5, 0.25)  # of a Newton step, tried one after another until one pays
+CACHED = 1 << 9  # pixels whose outer products are made at a time, so that they stay in the cache
+LEAST_MASS = 1e-9  # as in `logistic_mixture_slopes`
 DAMPING = 0.3  # how much of the curvature is what it is in the mean picture, and not what the plane's own slopes say
 SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 14, 1 << 12  # at most so many are looked at in few steps
 CHECK_PIXELS = 1 << 13  # at most so many others say whether the codes of few steps pay
@@ -188,10 +190,11 @@ class Plane:
         """All pixels, or every second, third ... of a row, that there be at most `most`; other: those between."""
         step = -(-self.count // most) if most else 1
         every = slice(step // 2 if other else 0, None, step)
-        features, x, prediction = (x.flatten(2)[..., every] for x in (self.features, self.x, self.prediction))
-        features = features[0].float().cpu()
-        features = torch.cat([features, torch.full_like(features[:1], CONSTANT)])
-        return Sample(features, x, prediction, self.lo, self.hi, self.count / x.numel())
+        x, prediction = (x.flatten(2)[..., every] for x in (self.x, self.prediction))
+        read = self.features[0].permute(1, 2, 0).flatten(0, 1)[every]  # a pixel's lie side by side
+        rows = torch.full((x.numel(), read.shape[1] + 1), float(CONSTANT))
+        rows[:, :-1] = read
+        return Sample(rows.T, x, prediction, self.lo, self.hi, self.count / x.numel())
 
 
 @dataclass(frozen=True)
@@ -209,9 +212,15 @@ class Sample:
     times: float
 
     def nats(self, matrix: Tensor) -> float:
-        """−ln p of the plane."""
-        nats = logistic_mixture_nll((matrix @ self.features)[None], self.x, self.prediction, self.lo, self.hi)
-        return self.times * float(nats.sum(dtype=torch.float64))
+        """−ln p of the plane, as `slopes` has it."""
+        logits, means, scales = (matrix @ self.features)[None].chunk(3, 1)
+        inverse = torch.exp2(-scales.clamp(SCALE_MIN, SCALE_MAX))
+        upper = (self.x - self.prediction + 0.5 - MEAN_UNIT * means).mul_(inverse)
+        lower = upper - inverse
+        above = upper.sigmoid_().masked_fill_(self.x >= self.hi, 1.0)
+        mass = above.sub_(lower.sigmoid_().masked_fill_(self.x <= self.lo, 0.0))
+        total = mass.mul_(torch.softmax(logits * math.log(2.0), 1)).sum(1).clamp_min_(LEAST_MASS)
+        return -self.times * float(total.log_().sum(dtype=torch.float64))
 
     def slopes(self, matrix: Tensor) -> tuple[float, Tensor]:
         """−ln p of the plane, and the derivatives of each pixel's by its parameters [parameters, pixels]."""
@@ -262,24 +271,28 @@ def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: int) -> ND
     few = seen.features[:, sparse].contiguous()
     flat = directions.flatten(1)
 
-    def at(codes: NDArray[np.float64]) -> tuple[float, Tensor]:
-        """What is to become small, and the slopes by the parameters."""
-        nats, slopes = seen.slopes(before + torch.tensordot(torch.from_numpy(codes).float(), directions, 1))
-        return nats + float(prior @ codes**2) / 2, slopes
+    def changed(codes: NDArray[np.float64]) -> tuple[Tensor, float]:
+        """The matrix, and what the codes cost."""
+        moved = torch.tensordot(torch.from_numpy(codes).float(), directions, 1)
+        return before + moved, float(prior @ codes**2) / 2
 
     codes = np.zeros(len(fit.scales))
-    lowest, slopes = at(codes)
     for _ in range(steps):
+        matrix_now, cost = changed(codes)
+        nats, slopes = seen.slopes(matrix_now)
+        lowest = nats + cost
         by_matrix = (slopes @ seen.features.T).double().numpy() * seen.times
         slope = np.tensordot(directions.double().numpy(), by_matrix) + prior * codes
-        along = flat @ (slopes[:, None, sparse] * few).flatten(0, 1)
-        found = (along @ along.T).double().numpy() * (count / along.shape[1])
-        curvature = (1 - DAMPING) * found + np.diag(DAMPING * expected + prior)
+        found = np.zeros((len(codes), len(codes)))
+        for mine, read in zip(slopes[:, sparse].split(CACHED, 1), few.split(CACHED, 1), strict=True):
+            along = flat @ (mine[:, None] * read).flatten(0, 1)
+            found += (along @ along.T).double().numpy()
+        curvature = (1 - DAMPING) * (count / few.shape[1]) * found + np.diag(DAMPING * expected + prior)
         move = np.linalg.solve(curvature, slope)
         for share in SHARES:
-            cost, there = at(codes - share * move)
-            if cost < lowest:
-                codes, lowest, slopes = codes - share * move, cost, there
+            there, cost = changed(codes - share * move)
+            if seen.nats(there) + cost < lowest:
+                codes = codes - share * move
                 break
         else:
             break

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.ans import Message
-from bbans.codecs.mixture import PRECISION, Mixture
+from bbans.codecs.mixture import PRECISION
 from bbans.errors import BadFile
+from bbans.image.mixtures import Mixtures
 
 MOST_LANES = 1 << 12
 WORDS_A_HEAD = 2.2  # a head made from the words takes up to 67 bits
@@ -46,7 +47,7 @@ class Schedule:
         """Lanes at the end of the growth."""
         return self.first << len(self.counts)
 
-    def push(self, message: Message, mixture: Mixture, x: NDArray[Any]) -> None:
+    def push(self, message: Message, mixture: Mixtures, x: NDArray[Any]) -> None:
         """Push a row, from its end, doubling the lanes whenever the words suffice."""
         starts, freqs = mixture.interval(x)
         end = len(x)
@@ -80,7 +81,7 @@ class Schedule:
             raise BadFile("the tile's schedule of lanes does not fit its size")
         return rows
 
-    def pop(self, message: Message, mixture: Mixture, row: list[tuple[int, int, int]]) -> NDArray[Any]:
+    def pop(self, message: Message, mixture: Mixtures, row: list[tuple[int, int, int]]) -> NDArray[Any]:
         """Undo one `push`; `row` is its entry of `parts`."""
         x = np.empty(len(mixture), np.int32)
         for start, end, lanes in reversed(row):

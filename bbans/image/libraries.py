@@ -25,11 +25,18 @@ PLAIN = 0.5  # bits for a sample of a synthetic sheet up to which WebP is good e
 def looks_synthetic(sheet: Sheet) -> bool:
     """Whether it may be no photograph: it is small, or so many pixels of every fourth row equal their neighbours, or a
     quick WebP is so short."""
+    return quick_look(sheet)[0]
+
+
+def quick_look(sheet: Sheet) -> tuple[bool, float]:
+    """`looks_synthetic`, and the bytes of a quick WebP, which are counted (else 0) unless that is plain to see."""
     rows = sheet[::4]
     if rows.shape[1] < 2 or sheet.shape[0] * sheet.shape[1] <= SMALL:
-        return True
-    same = (rows[:, 1:] == rows[:, :-1]).all(axis=2)
-    return bool(same.mean() >= SYNTHETIC) or 8 * quick_size(sheet) <= SIMPLE * sheet.size
+        return True, 0
+    if (rows[:, 1:] == rows[:, :-1]).all(axis=2).mean() >= SYNTHETIC:
+        return True, 0
+    quick = quick_size(sheet)
+    return 8 * quick <= SIMPLE * sheet.size, quick
 
 
 def quick_size(sheet: Sheet) -> float:

@@ -23,11 +23,11 @@ from bbans.codecs.core import Codec, autoregressive, dependent, serial
 from bbans.codecs.discrete import uniform
 from bbans.codecs.grid import GridNormals
 from bbans.codecs.latent import PRIOR_SCALE, BinnedPosterior, centres, prior_codec
-from bbans.codecs.mixture import WEIGHT_BITS, Mixture
-from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES
+from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE
 from bbans.exact.layers import IntConv
 from bbans.image.fitting import Fit, Fits, Plane, find_codes
 from bbans.image.lanes import Schedule
+from bbans.image.mixtures import Mixtures, rows_of
 from bbans.vae import lattice
 from bbans.vae.lattice import Sampling
 from bbans.vae.layers import Enlarged
@@ -46,7 +46,7 @@ Watch = Callable[[int, str, NDArray[np.float64]], None]
 Ledger = dict[str, float]
 """Bits by what they are for: the parts of −ELBO. Pushing and popping enter the same."""
 LIKELIHOOD, PRIOR, BACK, CODES = "likelihood", "prior", "bits back", "codes"  # bits back are negative
-Likelihood = Mixture | Bernoullis | GridNormals
+Likelihood = Mixtures | Bernoullis | GridNormals
 INITIAL = "initial"  # of decoders only, and no part of −ELBO
 DRAW_PIXELS, DRAW_MEANS = "pixels", "means"
 Strands = Any  # Sequence[Strand]; combinators take it for a Message
@@ -117,7 +117,7 @@ class Layer:
 
     def posterior(self, params: Tensor) -> Codec:
         """Logistics with these parameters [n, 2 latents, h, w]. Popping chooses the bits of a strand that has none."""
-        means, scales = rows_of(params).reshape(2, self.shape[0], len(params), -1)
+        means, scales = rows_of(params).astype(np.int32).reshape(2, self.shape[0], len(params), -1)
         least, most = POSTERIOR_SCALES
         index = PRIOR_INDEX + np.clip(scales, PER_OCTAVE * least, PER_OCTAVE * most)
 
@@ -319,30 +319,9 @@ class Planes:
     def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Likelihood:
         """Network outputs [n, 3K or 1, h, w] to the distributions of all n h w symbols."""
         if self.sampling.bilevel:
-            return Bernoullis(self.tables.logistic, rows_of(params)[0])
-        logits, means, scales = rows_of(params).reshape(3, params.shape[1] // 3, -1)
-        exp2 = self.tables.exp2
-        # the largest and the first that is so large in one pass: argmax takes ten times as long
-        bits = (len(logits) - 1).bit_length()
-        last = np.int32(len(logits) - 1)
-        keys = (logits << bits) | np.arange(last, -1, -1, dtype=np.int32)[:, None]
-        largest = keys.max(0)
-        heaviest = last - (largest & np.int32((1 << bits) - 1))
-        below = (largest >> bits) - logits
-        np.minimum(below, len(exp2) - 1, out=below)
-        weights = exp2.take(below)
-        weights *= np.uint32(0xFFFFFFFF) // weights.sum(0, dtype=np.uint32)
-        weights >>= np.uint32(32 - WEIGHT_BITS)
-        rest = np.uint32(1 << WEIGHT_BITS) - weights.sum(0, dtype=np.uint32)
-        weights.reshape(-1)[heaviest * rest.size + np.arange(rest.size)] += rest
-        centre = prediction.to(torch.int32).cpu().numpy().ravel()
-        return Mixture(
-            self.tables.logistic,
-            weights,
-            means + 4 * centre,
-            np.clip(scales + SCALE_OF_ONE, 0, SCALES - 1),
-            *self.sampling.range(channel),
-        )
+            return Bernoullis(self.tables.logistic, rows_of(params)[0].astype(np.int32))
+        centres = 4 * prediction.float().cpu().numpy().ravel()
+        return Mixtures(self.tables, rows_of(params), centres, *self.sampling.range(channel))
 
     def _plane(
         self,
@@ -368,7 +347,7 @@ class Planes:
                 self.watch(*place, -likelihood.log2_prob(symbols).reshape(-1, *size))
             for strand, part in zip(strands, parts_of(strands, count), strict=True):
                 mine = likelihood[part]
-                if grows is None or strand.schedule is None or not isinstance(mine, Mixture):
+                if grows is None or strand.schedule is None or not isinstance(mine, Mixtures):
                     mine.row_codec().push(strand.message, symbols[part])
                 else:
                     strand.schedule.push(strand.message, mine, symbols[part])
@@ -381,7 +360,7 @@ class Planes:
                 if strand.draws == DRAW_MEANS:
                     rows.append(np.floor(mine.mean() * step + 0.5).astype(np.int32))
                     continue
-                if grows is None or strand.schedule is None or not isinstance(mine, Mixture):
+                if grows is None or strand.schedule is None or not isinstance(mine, Mixtures):
                     symbols = mine.row_codec().pop(strand.message)
                 else:
                     symbols = strand.schedule.pop(strand.message, mine, strand.rows[grows])
@@ -458,11 +437,6 @@ def parts_of(strands: Sequence[Strand], each: int = 1) -> list[slice]:
     """Where each strand's pictures are, of `each` symbols, in a row of those of all."""
     ends = np.cumsum([strand.count * each for strand in strands]).tolist()
     return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
-
-
-def rows_of(params: Tensor) -> NDArray[np.int32]:
-    """[n, c, h, w] floats to int32 [c, n h w], row after row in memory, as what follows likes it."""
-    return params.permute(1, 0, 2, 3).to(torch.int32).contiguous().cpu().numpy().reshape(params.shape[1], -1)
 
 
 def _nothing(like: Tensor, size: Size) -> Codec:

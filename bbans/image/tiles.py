@@ -71,7 +71,7 @@ class Encoder:
         height, width, _ = sheet.shape
         model = self.load()
         modelled = takes(model, height, width, mode)
-        tried = not modelled or (not self.by_model and libraries.looks_synthetic(sheet))
+        tried, quick = (not modelled, 0.0) if self.by_model or not modelled else libraries.quick_look(sheet)
         made = _by_webp(sheet, mode) if tried else []
         if modelled and not (made and 8 * size_of(made) <= libraries.PLAIN * sheet.size):
             payload, stats = encode_tile(
@@ -80,7 +80,7 @@ class Encoder:
             made.append(Coded(MODEL, payload, checksum(sheet), stats.net, stats.initial, stats.elbo))
             if self.by_model:
                 return made[-1]
-            if not tried and libraries.quick_size(sheet) < len(payload):  # no photograph after all: dithered greys
+            if not tried and quick < len(payload):  # no photograph after all: dithered greys
                 made += _by_webp(sheet, mode)
         if not made or min(len(one.payload) for one in made) >= libraries.raw_size(sheet, mode):
             made.append(Coded.by_library(RAW, libraries.to_raw(sheet, mode), sheet))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbans.codecs.mixture import MAX_SYMBOLS, PRECISION, WEIGHT_BITS, Mixture, _Search
+import bbans.codecs.mixture as mixture_module
+from bbans.codecs.mixture import MAX_SYMBOLS, PRECISION, WEIGHT_BITS, Mixture, _Cdf
 from bbans.codecs.tables import SCALES, UNIT, ScaleTables, logistic_tables, normal_tables
 
 from .helpers import check_codec
@@ -83,21 +84,62 @@ def plausible(tables: ScaleTables, lo: int = 0, n: int = 20_000) -> Mixture:
 
 
 @pytest.mark.parametrize("lo", [0, -255])
-def test_guesses_are_nearly_always_right(lo: int) -> None:
+def test_most_guesses_are_right(lo: int) -> None:
     mixture = plausible(LOGISTIC, lo)
     cf = np.random.default_rng(0).integers(0, 1 << PRECISION, len(mixture), np.int32)
     x, _, _ = mixture.locate(cf)
-    assert np.count_nonzero(_Search(mixture).guess(cf) + lo != x) <= 1e-3 * len(mixture)
+    wrong = np.abs(_Cdf(mixture).near(cf) + lo - x)
+    assert np.count_nonzero(wrong) <= 0.5 * len(mixture) and np.count_nonzero(wrong > 8) <= 0.1 * len(mixture)
 
 
 @pytest.mark.parametrize("tables", [LOGISTIC, NORMAL])
-def test_what_is_popped_does_not_depend_on_the_guess(tables: ScaleTables, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["near", "_secant"])
+def test_what_is_popped_does_not_depend_on_the_guess(
+    tables: ScaleTables, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the guess is in real numbers, which differ from machine to machine."""
     mixture, random = plausible(tables, -255), np.random.default_rng(2)
     cf = random.integers(0, 1 << PRECISION, len(mixture))
     found = mixture.locate(cf)
-    monkeypatch.setattr(_Search, "guess", lambda search, cf: random.integers(0, search.count, len(cf), np.int32))
+
+    def anything(*arguments: np.ndarray) -> np.ndarray:
+        return random.integers(0, 511, len(arguments[1]), np.int32)
+
+    owner = _Cdf if part == "near" else mixture_module
+    monkeypatch.setattr(owner, part, anything)
     np.testing.assert_array_equal(mixture.locate(cf), found)
+
+
+EXTREMES = np.array([0, 1, 2, (1 << PRECISION) // 2, (1 << PRECISION) - 2, (1 << PRECISION) - 1])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lo", [0, -255])
+@pytest.mark.parametrize(
+    ("weights", "means", "scales"),
+    [
+        ([WHOLE], [128], [0]),  # a spike
+        ([WHOLE], [128], [SCALES - 1]),  # nearly uniform
+        ([WHOLE // 2] * 2, [0, 255], [0, 0]),  # far apart, with nothing between
+        ([WHOLE - 1, 1], [128, 128], [0, SCALES - 1]),
+        ([0, WHOLE, 0], [128, 3, 7], [40, 10, 90]),  # weights of 0
+        ([1], [128], [30]),  # nearly everything is left over, and goes to hi
+        ([WHOLE], [-(1 << 16)], [36]),  # far out
+        ([WHOLE], [(1 << 16) - 1], [36]),
+    ],
+)
+def test_extreme_mixtures(weights: list[int], means: list[float], scales: list[int], lo: int) -> None:
+    random = np.random.default_rng(3)
+    cf = np.concatenate([EXTREMES, random.integers(0, 1 << PRECISION, 500)])
+    mixture = make(weights, means, scales, len(cf), lo=lo)
+    x, starts, freqs = mixture.locate(cf)
+    assert ((mixture.lo <= x) & (x <= mixture.hi)).all()
+    assert ((starts <= cf) & (cf < starts + freqs)).all()
+    assert all(np.array_equal(a, b) for a, b in zip(mixture.interval(x), (starts, freqs), strict=True))
+    beyond = np.clip(np.stack([starts - 1, starts + freqs]), 0, (1 << PRECISION) - 1)  # the neighbours' ends
+    for cf in beyond:
+        x, starts, freqs = mixture.locate(cf)
+        assert ((starts <= cf) & (cf < starts + freqs)).all()
 
 
 @pytest.mark.parametrize(
