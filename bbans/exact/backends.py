@@ -30,7 +30,7 @@ INT8, FLOAT32, FLOAT64 = BACKENDS = ("int8", "float32", "float64")
 SIZES = ((1, 256, 384), (1, 37, 51), (16, 24, 32), (2, 1, 5))  # batch, rows, columns
 TIMED = (1, 64, 192)
 RUNS = 3  # of what is timed, after a first: the shortest counts
-MUCH_FASTER = 2.0  # where float32 is so many times as fast as int8, it is preferred: less may be chance
+WITH_FAST_BYTES = ("AVX2", "AVX512")  # of PyTorch's names of instruction sets: where int8 needs no clock to be chosen
 
 _LACKING = (RuntimeError, NotImplementedError, AttributeError, TypeError)  # of an operation that this PyTorch has not
 
@@ -63,7 +63,8 @@ def candidates(network: Network, device: torch.device) -> list[str]:
     """Backends worth trying, the fastest first."""
     if INT8 not in possible(network):
         return [FLOAT32, FLOAT64]
-    slow = device.type == "cpu" and seconds(network, INT8) > MUCH_FASTER * seconds(network, FLOAT32)
+    sure = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith(WITH_FAST_BYTES)
+    slow = not sure and seconds(network, INT8) > seconds(network, FLOAT32)
     return [FLOAT32, INT8, FLOAT64] if slow else [INT8, FLOAT32, FLOAT64]
 
 
