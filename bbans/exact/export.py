@@ -209,7 +209,8 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         parent = network.get_submodule(parent_name)
         if reads:
             too_large = bool((largest_byte_sum(weight, bias, shift) >= EXACT_LIMIT).any())
-            if too_large or bool((shift < 1).any()) or bool((weight.abs() > BYTE_WEIGHT_MAX).any()):
+            # as int16, for an int8 of -128 has no magnitude
+            if too_large or bool((shift < 1).any()) or bool((weight.short().abs() > BYTE_WEIGHT_MAX).any()):
                 raise BadModel(f"{name}: the model's weights are not exact")
             highest = None if layer.writes else ACTIVATION_MAX
             setattr_child(parent, child, IntByteConv(weight, bias, shift, source=layer.source, highest=highest))
