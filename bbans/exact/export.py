@@ -95,7 +95,12 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
         weight, bias = layer.kernel().detach().double(), layer.bias.detach().double()
         source = digits[layer.source]
         if isinstance(layer, ByteConv) and layer.reads:
-            tensors |= _quantised_bytes(name, layer, weight, bias, source, digits[layer.target])
+            of_layer = _quantised_bytes(name, layer, weight, bias, source, digits[layer.target])
+            tensors |= of_layer
+            if (too_many := 1 - int(of_layer[f"{name}.shift"].min())) > 0:
+                if layer.writes:
+                    raise BadModel(f"{name}: weights are too large to be exact")
+                excess[layer.target] = max(too_many, excess.get(layer.target, 0))
             continue
         if layer.target == "params":
             target = torch.tensor(layer.digits)
@@ -125,13 +130,22 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
 def _quantised_bytes(
     name: str, layer: ByteConv, weight: Tensor, bias: Tensor, source: int, target: int
 ) -> dict[str, Tensor]:
-    """The tensors of a layer that reads bytes, whose `kernel` has been rounded already. Raises `BadModel`."""
+    """The tensors of a layer that reads bytes, whose `kernel` has been rounded already. Raises `BadModel`.
+
+    Where its last digits are too fine for sums to be exact, weights lose them: those of outputs that do next to
+    nothing. Shifts may be below 1.
+    """
     digits = byte_weight_digits(layer.weight.detach())
-    w = torch.round(weight * torch.exp2(digits.double())[:, None, None, None])
-    b = torch.round(bias * torch.exp2((digits + source).double()))
-    shift = (digits + source - target).to(torch.int32)
-    if bool((largest_byte_sum(w, b, shift) >= EXACT_LIMIT).any()) or bool((shift < 1).any()):
-        raise BadModel(f"{name}: weights are too large to be exact")
+    while True:
+        w = torch.round(weight * torch.exp2(digits.double())[:, None, None, None])
+        b = torch.round(bias * torch.exp2((digits + source).double()))
+        shift = (digits + source - target).to(torch.int32)
+        too_large = largest_byte_sum(w, b, shift) >= EXACT_LIMIT
+        if not bool(too_large.any()):
+            break
+        if bool((too_large & (shift <= 1)).any()):
+            raise BadModel(f"{name}: weights are too large to be exact")
+        digits = digits - too_large.to(digits.dtype)
     return {f"{name}.weight": w.to(torch.int8), f"{name}.bias": b.to(torch.int32), f"{name}.shift": shift}
 
 
