@@ -65,7 +65,8 @@ class IntByteConv(nn.Module):
         return super()._apply(fn, recurse)
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        return self._in_int8(x, add) if self.backend == INT8 else self._in_floats(x, add)
+        in_int8 = self.backend == INT8 and self.bias.dtype == torch.float32  # in float64, whoever asked for that
+        return self._in_int8(x, add) if in_int8 else self._in_floats(x, add)
 
     def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """The outputs, in equal parts, each in one piece of memory."""

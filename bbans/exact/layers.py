@@ -69,7 +69,7 @@ class IntConv(nn.Module):
 
     def with_integers(self, weight: Tensor, bias: Tensor, shift: Tensor) -> IntConv:
         """The same layer with others."""
-        return IntConv(
+        made = IntConv(
             weight,
             bias,
             shift,
@@ -81,11 +81,16 @@ class IntConv(nn.Module):
             carrier=self.bias.dtype,
             writes_bytes=self.writes_bytes,
         )
+        made.bytes = self.bytes
+        return made
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
         y = self._convolve(x)
         if not self.bytes or (add is not None and told is not None):
-            y.floor_()  # else conversion will, and a sum with integers within 0..256 is exact
+            y.floor_()
+        # Else the conversion to uint8 does it, of one addend at most. `y` is a multiple of 2^-shift, and shift at most
+        # `BYTE_SHIFT_MAX`: a sum between 0 and 256 has at most 8 + 16 binary digits, so it is exact. Any other sum
+        # stays outside of them, however it is rounded, and is clamped as the exact one would be.
         if add is not None:
             y.add_(add.to(y.dtype))
         if told is not None:
