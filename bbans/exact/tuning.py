@@ -92,6 +92,7 @@ class Unrounded(nn.Module):
 
     def __init__(self, layer: IntConv | IntByteConv) -> None:
         super().__init__()
+        digits: tuple[int, ...]
         if isinstance(layer, IntByteConv):
             digits, self.stride, self.relu = (), 1, layer.highest is None
             weight = layer.weight.cpu() * layer.power.float().cpu()[:, None, None, None]
