@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from bbans.exact import selftest
 from bbans.exact.bytes import FLOATS, IntByteConv
 from bbans.exact.bytes import INT8 as BYTES_IN_INT8
-from bbans.exact.layers import IntConv, arithmetic
+from bbans.exact.export import largest_byte_sum
+from bbans.exact.layers import EXACT_LIMIT, IntConv, arithmetic
 from bbans.vae.families import Network
 from bbans.vae.layers import BYTE_MAX, BYTE_WEIGHT_MAX, channels_last
 
@@ -78,7 +79,7 @@ def seconds(network: Network, backend: str) -> float:
         with arithmetic():
             for layer in _kinds(network, backend):
                 x = _input(layer, TIMED, device)
-                add = x.clone() if layer.highest is None and layer.padding == 0 else None
+                add = x.clone() if _adds(layer) else None
                 times = []
                 for _ in range(1 + RUNS):
                     begin = time.perf_counter()
@@ -93,7 +94,7 @@ def seconds(network: Network, backend: str) -> float:
 
 
 def _kinds(network: Network, backend: str) -> Iterator[IntByteConv]:
-    """A layer of each shape that the network has, with weights and biases of the largest magnitude."""
+    """A layer of each shape that the network has, with as many weights of the largest magnitude as can be exact."""
     device = next(network.buffers()).device
     shapes = {
         (tuple(layer.weight.shape), layer.highest): layer
@@ -107,12 +108,25 @@ def _kinds(network: Network, backend: str) -> Iterator[IntByteConv]:
         weight[3::4] = (torch.arange(weight[3::4].numel()) * 37 % 129 - 64).view(weight[3::4].shape)
         fan = shape[1] * shape[2] * shape[3]
         bias = (torch.arange(shape[0]) * 1009 % 20001 - 10000).to(torch.int32)
-        shift = torch.full((shape[0],), max(1, fan.bit_length() + 5), dtype=torch.int32)
+        shift = torch.full((shape[0],), min(15, fan.bit_length() + 5), dtype=torch.int32)
+        room = EXACT_LIMIT - 1 - int(largest_byte_sum(0 * weight, bias, shift).max())
+        taps = torch.full((shape[0],), room // (BYTE_MAX * BYTE_WEIGHT_MAX))
+        taps[1::4] //= 2  # the other half is for a bias that lifts them above 0
+        taps = taps.clamp_max(fan)
+        bias[1::4] += (BYTE_WEIGHT_MAX * BYTE_MAX * 7 // 8) * taps[1::4]
+        kept = torch.arange(fan) < taps[:, None]
+        kept[::2] = kept[::2].flip(1)
+        weight *= kept.view(shape)
         made = IntByteConv(weight, bias, shift, source=layer.source, highest=highest).to(device)
         if backend == FLOAT64:
             made = made.double()
         made.backend = BYTES_IN_INT8 if backend == INT8 else FLOATS
         yield made
+
+
+def _adds(layer: IntByteConv) -> bool:
+    """Whether the layer adds to a stream: the second of a `Residual` does."""
+    return layer.highest is None and layer.padding == 0 and layer.weight.shape[0] == layer.weight.shape[1]
 
 
 def _input(layer: IntByteConv, size: tuple[int, int, int], device: torch.device) -> Tensor:
@@ -133,8 +147,7 @@ def _extremes_hold(network: Network, backend: str) -> bool:
 def _holds(layer: IntByteConv, size: tuple[int, int, int], device: torch.device) -> bool:
     """Whether a layer computes what 64-bit integers do; of many rows, these need only the first, one, and the last."""
     x = _input(layer, size, device)
-    adds = layer.highest is None and layer.weight.shape[0] == x.shape[1]
-    add = x.flip(-1).contiguous(memory_format=torch.channels_last) if adds else None
+    add = x.flip(-1).contiguous(memory_format=torch.channels_last) if _adds(layer) else None
     few = [0, 1, 2] if size[1] > 3 else list(range(size[1]))
     expected = _by_integers(layer, x[:, :, few].cpu(), None if add is None else add[:, :, few].cpu())
     found = layer(x, add).cpu().long()
