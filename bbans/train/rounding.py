@@ -20,6 +20,11 @@ EVENNESS = 0.5  # of outputs: 0 leaves them as they are, 1 makes all as large as
 MOST_GAIN = 8.0
 
 
+def may_round(network: nn.Module) -> bool:
+    """Whether the network has layers on bytes that do not round yet."""
+    return any(isinstance(layer, ByteConv) and not layer.rounds for layer in network.modules())
+
+
 @torch.no_grad()
 def begin_rounding(network: nn.Module, run: Callable[[], object]) -> None:
     """Set the digits of all layers on bytes, such that most of the activations seen during `run()` fit.
@@ -27,9 +32,9 @@ def begin_rounding(network: nn.Module, run: Callable[[], object]) -> None:
     Does nothing to a network that rounds already, or has no such layers. The weights change; before rounding, the
     network computes what it did.
     """
-    layers = [m for m in network.modules() if isinstance(m, ByteConv)]
-    if all(layer.rounds for layer in layers):
+    if not may_round(network):
         return
+    layers = [m for m in network.modules() if isinstance(m, ByteConv)]
     for name, outputs in _largest(layers, run, by_output=True).items():
         gains = (outputs.max() / outputs.clamp_min(SMALLEST)).clamp(1.0) ** EVENNESS
         _scale(layers, name, gains.clamp_max(MOST_GAIN))
