@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bbans.vae.layers import Conv
+from bbans.vae.layers import ByteConv, Conv
 
 
 @torch.no_grad()
@@ -54,7 +54,8 @@ def revive(network: nn.Module, run: Callable[[], object]) -> int:
         layer.relu = False
         mean = layer.forward(*args, **kwargs).transpose(0, 1).flatten(1).mean(1)
         layer.relu = True
-        layer.bias[rows] = -mean[rows].to(layer.bias.dtype)
+        unit = 2.0 ** ((isinstance(layer, ByteConv) and layer.target_digits) or 0)  # of bytes; a bias is real
+        layer.bias[rows] = -mean[rows].to(layer.bias.dtype) / unit
         del dead[layer.target]
         return layer.forward(*args, **kwargs)
 
