@@ -108,7 +108,7 @@ def _kinds(network: Network, backend: str) -> Iterator[IntByteConv]:
         weight[3::4] = (torch.arange(weight[3::4].numel()) * 37 % 129 - 64).view(weight[3::4].shape)
         fan = shape[1] * shape[2] * shape[3]
         bias = (torch.arange(shape[0]) * 1009 % 20001 - 10000).to(torch.int32)
-        shift = torch.full((shape[0],), min(15, fan.bit_length() + 5), dtype=torch.int32)
+        shift = torch.full((shape[0],), min(15, fan.bit_length() + 6), dtype=torch.int32)
         room = EXACT_LIMIT - 1 - int(largest_byte_sum(0 * weight, bias, shift).max())
         taps = torch.full((shape[0],), room // (BYTE_MAX * BYTE_WEIGHT_MAX))
         taps[1::4] //= 2  # the other half is for a bias that lifts them above 0
