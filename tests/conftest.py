@@ -142,7 +142,8 @@ def random_pixels() -> Iterator[Callable[..., np.ndarray]]:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Folders of exported `photo` models of random weights, by their number of latents: 0, 2 and 3. That of 2 has
-    networks of its own for the finest level; that of 3 has no overview, and other colours."""
+    networks of its own for the finest level; that of 3 has no overview, and other colours. 8 is one of 2 latents whose
+    activations have 8 bits."""
     import torch
     from PIL import Image
 
@@ -158,19 +159,22 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         y, x, c = np.ogrid[:48, :40, :3]
         waves = 128 + 70 * np.sin(x / random.uniform(3, 20) + c) + 50 * np.cos(y / random.uniform(3, 20))
         Image.fromarray((waves + random.normal(0, 4, waves.shape)).clip(0, 255).astype(np.uint8)).save(path)
-    for latents in (0, 2, 3):
+    kinds = (0, 2, 3, 8)
+    for kind in kinds:
+        latents = 2 if kind == 8 else kind
         with torch.random.fork_rng():
-            torch.manual_seed(latents)
+            torch.manual_seed(kind)
             sizes = PhotoConfig(
                 channels=8,
                 hidden=4,
                 mixtures=2,
                 latents=latents,
-                overview=latents != 3,
-                colour="G, R-G, B-G" if latents == 3 else "YCoCg-R",
+                overview=kind != 3,
+                colour="G, R-G, B-G" if kind == 3 else "YCoCg-R",
                 regional=8,
                 blocks=(1, 1, 1),
-                distinct=2 if latents == 2 else 1,
+                distinct=2 if kind == 2 else 1,
+                bits=8 if kind == 8 else 12,
             )
             model = channels_last(PhotoVAE(sizes))  # as in training
             with torch.no_grad():
@@ -182,8 +186,8 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
                             out.bias[-sizes.mixtures :] = 3.5  # log2 of the scales: no pixel is quite improbable
                     if latents:
                         level.posterior.bias[latents:] = -3.0  # narrow posteriors
-            export(model, PhotoTask(sizes, pictures, [], Mix(), levels=2), folder / str(latents))
-    return {latents: folder / str(latents) for latents in (0, 2, 3)}
+            export(model, PhotoTask(sizes, pictures, [], Mix(), levels=2), folder / str(kind))
+    return {kind: folder / str(kind) for kind in kinds}
 
 
 @pytest.fixture(scope="session")

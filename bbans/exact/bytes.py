@@ -69,7 +69,7 @@ class IntByteConv(nn.Module):
                 add, offset = Enlarged(bytes_told, told.times).at(x), MIDDLE
             else:
                 add = self._told(add, told)
-        if self.backend == FLOATS:
+        if not self._is_int8:
             return self._in_floats(x, add, offset)
         if add is not None and not spends:
             add = add.clone()
@@ -78,7 +78,12 @@ class IntByteConv(nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         """Of bytes."""
-        return torch.uint8 if self.backend == INT8 else self.bias.dtype
+        return torch.uint8 if self._is_int8 else self.bias.dtype
+
+    @property
+    def _is_int8(self) -> bool:
+        """Not in float64, whoever asked for that."""
+        return self.backend == INT8 and self.bias.dtype == torch.float32
 
     def _told(self, add: Tensor, told: Enlarged) -> Tensor:
         """clamp(add + told, 0, 255), without a larger type on the way."""

@@ -115,14 +115,26 @@ def _quantised(network: nn.Module, digits: Mapping[str, int]) -> tuple[dict[str,
 
 
 def _quantised_bytes(name: str, layer: ByteConv) -> dict[str, Tensor]:
-    """The tensors of a layer on bytes, whose weights are rounded as in training. Raises `BadModel`."""
+    """The tensors of a layer on bytes, whose weights are rounded as in training. Raises `BadModel`.
+
+    Where its last digits are too fine for sums to be exact, weights lose them: those of outputs that do next to
+    nothing.
+    """
     assert layer.bias is not None
-    shift = byte_weight_digits(layer.weight.detach())
-    weight = torch.round(layer.kernel().detach().double() * torch.exp2(shift.double())[:, None, None, None])
-    bias = torch.round(layer.bias.detach().double() * torch.exp2((shift + INPUT_DIGITS).double()))
-    if bool((largest_byte_sum(weight, bias, shift) >= EXACT_LIMIT).any()) or bool((shift < 0).any()):
-        raise BadModel(f"{name}: weights are too large to be exact")
-    parts = {"weight": weight.to(torch.int8), "bias": bias.to(torch.int32), "shift": shift.to(torch.int32)}
+    kernel, real_bias = layer.kernel().detach().double(), layer.bias.detach().double()
+    digits = byte_weight_digits(layer.weight.detach())
+    while True:
+        weight = torch.round(kernel * torch.exp2(digits.double())[:, None, None, None])
+        bias = torch.round(real_bias * torch.exp2((digits + INPUT_DIGITS).double()))
+        too_large = largest_byte_sum(weight, bias, digits) >= EXACT_LIMIT
+        if not bool(too_large.any()):
+            break
+        digits = digits - too_large.to(digits.dtype)
+        if bool((digits < 0).any()):
+            raise BadModel(f"{name}: weights are too large to be exact")
+    if bool((digits < 0).any()):
+        raise BadModel(f"{name}: weights are too large for bytes")
+    parts = {"weight": weight.to(torch.int8), "bias": bias.to(torch.int32), "shift": digits.to(torch.int32)}
     return {f"{name}.{part}": tensor for part, tensor in parts.items()}
 
 
@@ -193,7 +205,8 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         parent_name, _, child = name.rpartition(".")
         parent = network.get_submodule(parent_name)
         if isinstance(layer, ByteConv):
-            within = bool((weight.abs() <= BYTE_WEIGHT_MAX).all() and (shift >= 0).all())
+            # as int16, for an int8 of -128 has no magnitude
+            within = bool((weight.short().abs() <= BYTE_WEIGHT_MAX).all() and (shift >= 0).all())
             if not within or bool((largest_byte_sum(weight, bias, shift) >= EXACT_LIMIT).any()):
                 raise BadModel(f"{name}: the model's weights are not exact")
             setattr_child(parent, child, IntByteConv(weight, bias, shift, source=layer.source, spends=layer.spends))

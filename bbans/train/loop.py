@@ -27,7 +27,7 @@ from bbans.image.files import naming
 from bbans.train.data import Mix
 from bbans.train.muon import Muon
 from bbans.train.revive import revive
-from bbans.train.rounding import begin_rounding
+from bbans.train.rounding import begin_rounding, may_round
 from bbans.train.stacks import Deck
 from bbans.train.tasks import Task, validation_bits
 from bbans.vae.dense import DenseConfig
@@ -296,12 +296,13 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=family_of(recipe.model).reduced)
     done = start
     for step in range(start, recipe.steps):
-        if step in recipe.restarts or step == recipe.rounding:
+        begins_to_round = step == recipe.rounding and may_round(model)
+        if step in recipe.restarts or begins_to_round:
             model.load_state_dict(ema.state_dict())
             with _probing(recipe, task, model, step) as run:
                 if step in recipe.restarts:
                     log(step, {"restart": True, "revived": revive(model, run)})
-                if step == recipe.rounding:
+                if begins_to_round:
                     begin_rounding(model, run)
             ema.load_state_dict(model.state_dict())
             optimiser = fresh(parameters)

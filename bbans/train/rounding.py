@@ -20,6 +20,11 @@ EVENNESS = 0.5  # of outputs: 0 leaves them as they are, 1 makes all as large as
 MOST_GAIN = 8.0
 
 
+def may_round(network: nn.Module) -> bool:
+    """Whether the network has layers on bytes that do not round yet."""
+    return any(isinstance(layer, ByteConv) and not layer.rounds for layer in network.modules())
+
+
 @torch.no_grad()
 def begin_rounding(network: nn.Module, run: Callable[[], object]) -> None:
     """Have all layers on bytes round, and scale them such that most of the activations seen during `run()` fit.
@@ -27,9 +32,9 @@ def begin_rounding(network: nn.Module, run: Callable[[], object]) -> None:
     Does nothing to a network that rounds already, or has no such layers. The weights change; but for rounding, the
     network computes what it did.
     """
-    on_bytes = [m for m in network.modules() if isinstance(m, ByteConv)]
-    if all(layer.rounds for layer in on_bytes):
+    if not may_round(network):
         return
+    on_bytes = [m for m in network.modules() if isinstance(m, ByteConv)]
     layers = [m for m in network.modules() if isinstance(m, Conv)]
     for name, outputs in _largest(on_bytes, run, by_output=True).items():
         gains = (outputs.max() / outputs.clamp_min(SMALLEST)).clamp(1.0) ** EVENNESS

@@ -14,7 +14,7 @@ Folders = dict[int, Path]
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # which PyTorch says of any change to oneDNN
-@pytest.mark.parametrize("kind", [0, 2, 3, "1", "L", "RGB"])
+@pytest.mark.parametrize("kind", [0, 2, 3, 8, "1", "L", "RGB"])
 def test_answers_depend_on_no_setting(tiny_models: Folders, tiny_thumbnails: dict[str, Path], kind: int | str) -> None:
     folder = tiny_models[kind] if isinstance(kind, int) else tiny_thumbnails[kind]
     network = zoo.load(folder, device="cpu").network

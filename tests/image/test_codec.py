@@ -14,7 +14,7 @@ from bbans.image.fields import read_varint
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 2), (17, 31), (40, 36)]
 
 
-@pytest.fixture(scope="module", params=[2, 0, 3], ids=["latents", "no_latents", "no_overview"])
+@pytest.fixture(scope="module", params=[2, 0, 3, 8], ids=["latents", "no_latents", "no_overview", "bytes"])
 def model(request: pytest.FixtureRequest, tiny_models: dict[int, Path]) -> zoo.Model:
     return zoo.load(tiny_models[request.param], device="cpu")
 

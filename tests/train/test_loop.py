@@ -20,6 +20,7 @@ from bbans.train.loop import Recipe, _Loss, kl_weight, learning_rate, train
 from bbans.train.tasks import PhotoTask, validation_bits
 from bbans.vae.dense import DenseConfig
 from bbans.vae.distributions import Latents, Normal, StandardNormal
+from bbans.vae.layers import ByteConv
 from bbans.vae.objectives import SAMPLED, Bits
 from bbans.vae.photo import PhotoConfig, PhotoVAE
 
@@ -352,3 +353,61 @@ def test_another_objective_is_another_run(files: list[Path], tmp_path: Path) -> 
 def test_objectives_are_those_of_all_families(options: dict[str, Any], files: list[Path], tmp_path: Path) -> None:
     train(replace(RECIPE, steps=2, **options), task(files), tmp_path, device=CPU)
     assert saved(tmp_path)["step"] == 2
+
+
+# -- rounding ----------------------------------------------------------------------------------------------------------
+
+OF_BYTES = replace(RECIPE, steps=4, model=replace(SIZES, bits=8), ema=0.5)
+
+
+def digits_of(network: Any) -> list[tuple[int | None, int | None]]:
+    layers = (layer for layer in network.modules() if isinstance(layer, ByteConv))
+    return [(layer.source_digits, layer.target_digits) for layer in layers]
+
+
+def test_rounding_begins_at_its_step_from_the_averaged_weights(files: list[Path], tmp_path: Path) -> None:
+    before = train(replace(OF_BYTES, steps=2, rounding=2), task(files, OF_BYTES.model), tmp_path, device=CPU)
+    assert {*digits_of(before)} == {(None, None)}
+    after = train(replace(OF_BYTES, steps=3, rounding=2), task(files, OF_BYTES.model), tmp_path, device=CPU)
+    assert (None, None) not in digits_of(after)
+    state = saved(tmp_path)
+    assert {s["step"] for s in state["optimiser"]["state"].values() if "step" in s} == {1}  # the optimiser is fresh
+
+    seen: list[int] = []  # resuming keeps digits, and does not begin again
+    train(
+        replace(OF_BYTES, rounding=2),
+        task(files, OF_BYTES.model),
+        tmp_path,
+        device=CPU,
+        validate_every=1,
+        report=lambda step, record: seen.append(step),
+    )
+    last = saved(tmp_path)
+    assert seen == [4] and {s["step"] for s in last["optimiser"]["state"].values() if "step" in s} == {2}
+    for network in ("model", "ema"):
+        extra = [name for name in state[network] if name.endswith("_extra_state")]
+        assert extra and all(torch.equal(state[network][name], last[network][name]) for name in extra)
+
+
+def test_rounding_may_be_left_to_the_export(files: list[Path], tmp_path: Path) -> None:
+    learned = train(replace(OF_BYTES, steps=1, rounding=-1), task(files, OF_BYTES.model), tmp_path, device=CPU)
+    assert {*digits_of(learned)} == {(None, None)}
+    export(learned, task(files, OF_BYTES.model), tmp_path)
+    model = zoo.load(tmp_path, device="cpu")
+    assert model.float_network is not None and (None, None) not in digits_of(model.float_network)
+
+
+def test_networks_of_12_bits_are_not_begun_anew(files: list[Path], tmp_path: Path) -> None:
+    """The default step of rounding was one of an optimiser without a memory, for all families."""
+    runs = [
+        train(replace(RECIPE, steps=3, rounding=step), task(files), tmp_path / str(step), device=CPU)
+        for step in (2, -1)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*(run.parameters() for run in runs), strict=True))
+
+
+def test_a_step_of_rounding_that_is_none() -> None:
+    with pytest.raises(BbansError, match="rounding is a step, or -1; not -2"):
+        Recipe(rounding=-2)
+    with pytest.raises(BadModel, match="bits: 8 or 12, not 9"):
+        PhotoConfig(bits=9)

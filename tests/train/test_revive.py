@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bbans.train.revive import revive
-from bbans.vae.layers import Conv, Linear, Residual
+from bbans.vae.layers import ByteConv, Conv, Linear, Residual
 
 
 class Chain(nn.Module):
@@ -74,3 +74,24 @@ def test_units_of_vectors_live_again() -> None:
     assert revive(layers, lambda: layers(x)) == 5
     torch.testing.assert_close(layers(x), before)
     assert ((layers[0](x) > 0).float().mean(0)[:5] > 0.05).all() and layers[0].relu
+
+
+def test_units_whose_activations_are_bytes_live_again() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        ByteConv(2, 8, 3, source="input", target="stream", reads=False),
+        Residual(8, stream="stream", inner="inner", bytes=True),
+    )
+    enter, block = network
+    nn.init.normal_(block.second.weight)
+    for layer in network.modules():
+        if isinstance(layer, ByteConv):
+            layer.set_digits(5, 5)
+    x = torch.randn(4, 2, 12, 12)
+    with torch.no_grad():
+        block.first.bias[:3] = -100
+    before = network(x)
+    assert revive(network, lambda: network(x)) == 3
+    assert torch.equal(network(x), before)
+    alive = (block.first(enter(x)) > 0).float().mean((0, 2, 3))
+    assert (alive[:3] > 0.2).all() and (alive[:3] < 0.8).all()
