@@ -4,15 +4,14 @@ P(x) = sum over k of w_k [F((x + 1/2 - m_k) / s_k) - F((x - 1/2 - m_k) / s_k)], 
 et al. 2017 (PixelCNN++), eq. 1-2. All integers, and no table of the alphabet for each symbol: a symbol's interval is
 the difference of two values of the CDF.
 
-Popping must find the symbol whose interval holds a number. A logistic with the mixture's mean and variance guesses it;
-the integer CDF that pushes checks the guess, proposes a better one where it was wrong, and is searched for the few
-symbols that are missed again. So what is popped depends on integers only, and takes about twice as long as pushing.
+Popping must find the symbol whose interval holds a number. A binary search in single precision, on the real CDF,
+guesses it; the integer CDF that pushes checks the guess, proposes a better one where it was wrong, and is searched for
+what is missed again. So what is popped depends on integers only, and takes about twice as long as pushing.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -189,22 +188,29 @@ class _Cdf:
         return found
 
     def near(self, cf: Int32) -> Int32:
-        """Where a logistic with the mixture's mean and variance has cf: three in four are right."""
-        mixture, index = self.mixture, self.index
-        weights, means = mixture.weights.astype(np.float32), mixture.means.astype(np.float32)
-        mean = np.einsum("kn,kn->n", weights, means)
-        mean *= _EACH
-        means -= mean
-        means *= means
-        means += _look_up(_VARIANCES, index)
-        found = np.einsum("kn,kn->n", weights, means)
-        np.sqrt(found, out=found)
-        found *= _DEVIATION
-        found *= _logit(cf)
-        found += mean
-        found *= np.float32(1 / UNIT)
-        found += np.float32(0.5 - mixture.lo)
-        return _clipped(found, self.count)
+        """The x of `search`, on the real-valued CDF of logistics: F(x) = x + sum of w (1 + tanh((x - m) / 2s)) / 2.
+
+        999 of 1,000 are right. Halves what is left eight or nine times, which is quick, for it looks nothing up.
+        """
+        pairs, index = self.mixture.tables.pairs, self.index
+        slopes = _look_up(_SLOPES, index)
+        steps = self.places[0] >> self.places[1]
+        steps -= _look_up(pairs.middles, index)
+        offsets = steps.astype(np.float32)
+        offsets *= _look_up(_SLOPES / (UNIT >> pairs.shifts).astype(np.float32), index)
+        weights = self.weights.astype(np.float32)
+        weights *= _HALF_MASS
+        target = cf.astype(np.float32) - np.add.reduce(weights, 0)
+        x, terms = np.zeros(len(cf), np.float32), np.empty_like(slopes)
+        for step in _halvings(self.count):
+            middle = x + step
+            np.multiply(slopes, middle, out=terms)
+            terms += offsets
+            np.tanh(terms, out=terms)
+            terms *= weights
+            middle += np.add.reduce(terms, 0)
+            x += step * (middle <= target)
+        return _clipped(x, self.count)
 
     def search(self, cf: Int32) -> Int32:
         """`bounds` of the x with F(x) <= cf < F(x + 1): looks at 16 places, from 0 or the best on, 16 times closer each
@@ -271,12 +277,16 @@ def _look_up(table: NDArray[Any], index: NDArray[Any], out: NDArray[Any] | None 
     return table.take(index, mode="wrap", out=out)
 
 
+def _halvings(count: int) -> list[NDArray[np.float32]]:
+    """The steps of a binary search among so many."""
+    return [np.array(1 << bit, np.float32) for bit in reversed(range((count - 1).bit_length()))]
+
+
 _WAYS = 16  # of the search
 _SECANTS = 1  # steps towards symbols that were missed, before they are searched
 _LOW_HALF = int(sys.byteorder == "big")  # of a uint64 as two uint32
-_EACH = np.float32(1 / (1 << WEIGHT_BITS))
-_DEVIATION = np.float32(math.sqrt(3 / (1 << WEIGHT_BITS)) / math.pi)  # of a logistic of scale 1
-_VARIANCES = np.square(scale_of(np.arange(SCALES)) * UNIT * (math.pi / math.sqrt(3))).astype(np.float32)
+_HALF_MASS = np.float32(MASS / 2 / (1 << TABLE_PRECISION + WEIGHT_BITS - PRECISION))  # of a component of weight 1
+_SLOPES = (0.5 / scale_of(np.arange(SCALES))).astype(np.float32)
 # arrays: NumPy takes scalars less quickly
 _UNIT, _STEP = np.array(UNIT, np.int32), np.array(1, np.int32)
 _SURPLUS = np.array(TABLE_PRECISION + WEIGHT_BITS - PRECISION, np.uint32)

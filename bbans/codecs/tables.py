@@ -103,14 +103,15 @@ class ScaleTables:
 class Pairs:
     """The CDF at two locations a unit apart, of all tables end to end: one lookup for both ends of a symbol.
 
-    values: uint64 [n], the CDF at the higher location << 32 | that at the lower; firsts, lasts: int32 [96], where each
-    table begins and ends, that entry included. The entry of a lower location l is at (l + origins) >> shifts, rounded
-    to nearest, if it is clamped to the table: beyond it the CDF is 0 or MASS at both.
+    values: uint64 [n], the CDF at the higher location << 32 | that at the lower; firsts, lasts, middles: int32 [96],
+    where each table begins and ends, that entry included, and has its location 0. The entry of a lower location l is at
+    (l + origins) >> shifts, rounded to nearest, if it is clamped to the table: beyond it the CDF is 0 or MASS at both.
     """
 
     values: NDArray[np.uint64]
     firsts: Int32
     lasts: Int32
+    middles: Int32
     origins: Int32
     shifts: Int32
 
@@ -127,8 +128,8 @@ class Pairs:
         lasts = np.cumsum(sizes) - 1
         middles = lasts - tables.halves
         origins = (middles << tables.shifts) + tables.roundings
-        firsts, lasts, origins = (x.astype(np.int32) for x in (lasts + 1 - sizes, lasts, origins))
-        return cls(np.concatenate(rows), firsts, lasts, origins, tables.shifts)
+        firsts, lasts, middles, origins = (x.astype(np.int32) for x in (lasts + 1 - sizes, lasts, middles, origins))
+        return cls(np.concatenate(rows), firsts, lasts, middles, origins, tables.shifts)
 
 
 def logistic_cdf(t: NDArray[np.float64]) -> NDArray[np.float64]:
