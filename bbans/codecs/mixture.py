@@ -190,7 +190,8 @@ class _Cdf:
     def near(self, cf: Int32) -> Int32:
         """The x of `search`, on the real-valued CDF of logistics: F(x) = x + sum of w (1 + tanh((x - m) / 2s)) / 2.
 
-        999 of 1,000 are right. Halves what is left eight or nine times, which is quick, for it looks nothing up.
+        999 of 1,000 are right. Halves what is left eight or nine times, which is quick, for it looks nothing up; of one
+        component there is an inverse.
         """
         pairs, index = self.mixture.tables.pairs, self.index
         slopes = _look_up(_SLOPES, index)
@@ -200,6 +201,8 @@ class _Cdf:
         offsets *= _look_up(_SLOPES / (UNIT >> pairs.shifts).astype(np.float32), index)
         weights = self.weights.astype(np.float32)
         weights *= _HALF_MASS
+        if len(weights) == 1:
+            return self._inverse(cf.astype(np.float32), slopes[0], offsets[0], weights[0])
         target = cf.astype(np.float32) - np.add.reduce(weights, 0)
         x, terms = np.zeros(len(cf), np.float32), np.empty_like(slopes)
         for step in _halvings(self.count):
@@ -211,6 +214,23 @@ class _Cdf:
             middle += np.add.reduce(terms, 0)
             x += step * (middle <= target)
         return _clipped(x, self.count)
+
+    def _inverse(self, cf: Float32, slopes: Float32, offsets: Float32, weights: Float32) -> Int32:
+        """`near` of one component; what is added for each symbol, x, is taken to be that of a first result."""
+        weights = np.maximum(weights, _ONE_UNIT)
+        x: Float32 | None = None
+        for _ in range(2):
+            t = (cf if x is None else cf - x) / weights
+            t -= _ONE_UNIT
+            np.minimum(t, _WITHIN, out=t)
+            np.maximum(t, -_WITHIN, out=t)
+            x = np.arctanh(t, out=t)
+            x -= offsets
+            x /= slopes
+            np.maximum(x, np.float32(0), out=x)
+            np.minimum(x, np.float32(self.count - 1), out=x)
+        assert x is not None
+        return x.astype(np.int32)
 
     def search(self, cf: Int32) -> Int32:
         """`bounds` of the x with F(x) <= cf < F(x + 1): looks at 16 places, from 0 or the best on, 16 times closer each
@@ -287,6 +307,7 @@ _SECANTS = 1  # steps towards symbols that were missed, before they are searched
 _LOW_HALF = int(sys.byteorder == "big")  # of a uint64 as two uint32
 _HALF_MASS = np.float32(MASS / 2 / (1 << TABLE_PRECISION + WEIGHT_BITS - PRECISION))  # of a component of weight 1
 _SLOPES = (0.5 / scale_of(np.arange(SCALES))).astype(np.float32)
+_ONE_UNIT, _WITHIN = np.float32(1), np.float32(1 - 2**-22)
 # arrays: NumPy takes scalars less quickly
 _UNIT, _STEP = np.array(UNIT, np.int32), np.array(1, np.int32)
 _SURPLUS = np.array(TABLE_PRECISION + WEIGHT_BITS - PRECISION, np.uint32)

@@ -89,6 +89,8 @@ def _weights(exp2: NDArray[np.uint32], logits: NDArray[np.float32]) -> NDArray[n
 
     exp2: the table of powers of two, for logits 0, 1/16 ... octaves below the largest.
     """
+    if len(logits) == 1:
+        return np.full(logits.shape, 1 << WEIGHT_BITS, np.uint32)
     largest = logits.max(0)
     below = largest - logits
     weights = exp2.take(below.astype(np.intp), mode="clip")
