@@ -6,6 +6,7 @@ traceback, but with `--debug`. Modules here import only click at their top, so t
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from bbans.memory import keep_large_buffers
 def cli(debug: bool) -> None:
     """Compress images losslessly, with bits-back coding from a VAE."""
     keep_large_buffers()
+    _let_idle_threads_sleep()
 
 
 for _command in (compress, decompress, info, test, heatmap, sample, archive, models, evaluate, diagnose, train):
@@ -67,6 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(explain(error))
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _let_idle_threads_sleep() -> None:
+    """Have OpenMP's threads sleep while they wait for one another, unless the user has decided; workers inherit it.
+
+    By default they spin, on cores that the thread they wait for may need: beside a busy process, everything then takes
+    much longer. The variable is read when torch is loaded, and not again.
+    """
+    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _wants_debug(arguments: Sequence[str] | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -77,3 +78,20 @@ def test_train_passes_its_options_on(tmp_path: Path, run: Callable, monkeypatch:
     data = Path("data")
     options = {"config": None, "validation": [data], "root": None, "device": "cpu", "initial": data, "initial_step": 7}
     assert calls == [(("photo", [data], Path("out")), options)]
+
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+@pytest.mark.parametrize("given", [{}, *({name: "1"} for name in WAITING)])
+def test_idle_threads_sleep_unless_the_user_has_decided(
+    run: Callable, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers inherit the environment. That this is before torch is loaded, others test."""
+    for name in WAITING:
+        monkeypatch.setenv(name, "")  # restored afterwards, whatever the command sets
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert run("models").code == 0
+    assert {name: os.environ[name] for name in WAITING if name in os.environ} == (given or {WAITING[0]: "passive"})
