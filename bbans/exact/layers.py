@@ -66,7 +66,7 @@ class IntConv(nn.Module):
 
     def with_integers(self, weight: Tensor, bias: Tensor, shift: Tensor) -> IntConv:
         """The same layer with others."""
-        made = IntConv(
+        return IntConv(
             weight,
             bias,
             shift,
@@ -77,8 +77,6 @@ class IntConv(nn.Module):
             digits=self.digits,
             carrier=self.bias.dtype,
         )
-        made.bytes = self.bytes
-        return made
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
         y = self._convolve(x.to(self.bias.dtype)).floor_()
