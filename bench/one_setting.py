@@ -12,14 +12,13 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 
 from bbans import zoo
 from bbans.errors import BbansError
-from bbans.exact import selftest
+from bbans.exact.backends import backend_of
 from bbans.image import codec, container
 from bbans.image.files import read_picture
 from bbans.image.picture import Picture, compress_picture, decompress_picture
@@ -30,7 +29,7 @@ _GRID = 4  # tiles a side
 
 @dataclass(frozen=True)
 class Job:
-    """What to do, beyond what the environment says.
+    """What to do, beyond what the environment says: there, BBANS_BACKEND names a backend.
 
     tiles: None for the picture as one file; "single" for 16 tiles of it one by one; "batch" for the 16 at once.
     reference: a file that another setting wrote, to be decoded. output: where the own bytes go.
@@ -40,7 +39,6 @@ class Job:
     model: str | None
     threads: int
     onednn: bool
-    float64: bool
     tiles: str | None
     reference: str | None
     output: str
@@ -50,7 +48,9 @@ def run(job: Job) -> dict[str, Any]:
     """The digest of the own bytes, whether the reference gave the pixels back, and what was really in use."""
     torch.backends.nnpack.set_flags(True)
     torch.backends.mkldnn.set_flags(job.onednn)
-    model = _load(job)
+    with warnings.catch_warnings(record=True) as warned:  # of falling back, above all
+        warnings.simplefilter("always", RuntimeWarning)
+        model = zoo.load(job.model, device="cpu", threads=job.threads)
     picture = read_picture(job.image)
     if job.tiles:
         picture = _of_equal_tiles(picture)
@@ -64,24 +64,10 @@ def run(job: Job) -> dict[str, Any]:
     return {
         "digest": hashlib.sha256(data).hexdigest()[:16],
         "decodes": decodes,
-        "float64": next(model.network.buffers()).dtype == torch.float64,
+        "backend": backend_of(model.network),
+        "warnings": [str(each.message) for each in warned if issubclass(each.category, RuntimeWarning)],
         "isa": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _load(job: Job) -> zoo.Model:
-    """The model; for `float64` by way of a self-test that fails in float32, as on a machine that isn't exact."""
-    with warnings.catch_warnings(), mock.patch.object(selftest, "answers", _failing(selftest.answers, job.float64)):
-        warnings.simplefilter("ignore")  # of falling back: reported
-        return zoo.load(job.model, device="cpu", threads=job.threads)
-
-
-def _failing(answers: Any, fails: bool) -> Any:
-    def tampered(network: torch.nn.Module) -> list[int]:
-        is_float32 = next(network.buffers()).dtype == torch.float32
-        return [] if fails and is_float32 else answers(network)
-
-    return tampered
 
 
 def _of_equal_tiles(picture: Picture) -> Picture:

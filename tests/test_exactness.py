@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-WEIGHTS = Path(__file__).parent.parent / "models" / "photo" / "weights.safetensors"
-
-pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="models/photo has no weights")
+PHOTO = Path(__file__).parent.parent / "models" / "photo"
 
 # Encodes a picture, and 16 tiles of it; decodes the file that another process wrote, or else its own.
 CHILD = """
@@ -30,7 +28,7 @@ warnings.simplefilter("error")  # of falling back to float64
 setting, file = json.loads(sys.argv[1]), Path(sys.argv[2])
 torch.backends.nnpack.set_flags(True)
 torch.backends.mkldnn.set_flags(setting["onednn"])
-model = zoo.load(device="cpu", threads=setting["threads"])
+model = zoo.load(setting["model"], device="cpu", threads=setting["threads"])
 
 y, x, c = np.ogrid[:64, :80, :3]
 noise = np.random.default_rng(0).integers(0, 12, (64, 80, 3))
@@ -48,9 +46,11 @@ print(hashlib.sha256(data + b"".join(payloads)).hexdigest())
 """
 
 
-def digest(file: Path, *, threads: int = 1, onednn: bool = True, batch: bool = False, **environment: str) -> str:
+def digest(
+    model: Path, file: Path, *, threads: int = 1, onednn: bool = True, batch: bool = False, **environment: str
+) -> str:
     """Of what a process writes under these settings."""
-    setting = json.dumps({"threads": threads, "onednn": onednn, "batch": batch})
+    setting = json.dumps({"model": str(model), "threads": threads, "onednn": onednn, "batch": batch})
     waiting = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}  # or other work on the cores slows it
     done = subprocess.run(
         [sys.executable, "-c", CHILD, setting, str(file)],
@@ -62,24 +62,41 @@ def digest(file: Path, *, threads: int = 1, onednn: bool = True, batch: bool = F
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A file, and the digest of the process that wrote it: one thread, all instructions, tile by tile."""
+Reference = tuple[Path, Path, str]
+
+
+@pytest.fixture(scope="module", params=["photo", "bytes"])
+def reference(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[int, Path]
+) -> Reference:
+    """A model, a file, and the digest of the process that wrote it: one thread, all instructions, tile by tile."""
+    model = tiny_models[8] if request.param == "bytes" else PHOTO
+    if not (model / "weights.safetensors").exists():
+        pytest.skip("models/photo has no weights")
     file = tmp_path_factory.mktemp("exactness") / "reference.bbans"
-    return file, digest(file)
+    return model, file, digest(model, file)
 
 
-def test_threads_batches_and_no_onednn(reference: tuple[Path, str]) -> None:
+def test_threads_batches_and_no_onednn(reference: Reference) -> None:
     """Without oneDNN, PyTorch hands batches of 16 to NNPACK's Winograd, which is not exact, unless it is kept away."""
-    file, expected = reference
-    assert digest(file, threads=2, onednn=False, batch=True) == expected
+    model, file, expected = reference
+    assert digest(model, file, threads=2, onednn=False, batch=True) == expected
 
 
-def test_least_instructions(reference: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("backend", ["float32", "float64"])
+def test_backends_of_bytes(backend: str, reference: Reference) -> None:
+    model, file, expected = reference
+    if model == PHOTO:
+        pytest.skip("a model without bytes")
+    assert digest(model, file, BBANS_BACKEND=backend) == expected
+
+
+def test_least_instructions(reference: Reference) -> None:
     numpy_core = importlib.import_module("numpy._core._multiarray_umath")
     features = [name for name in numpy_core.__cpu_dispatch__ if numpy_core.__cpu_features__.get(name)]
-    file, expected = reference
+    model, file, expected = reference
     actual = digest(
+        model,
         file,
         ATEN_CPU_CAPABILITY="default",
         ONEDNN_MAX_CPU_ISA="SSE41",
