@@ -23,6 +23,7 @@ import click
 from torch import Tensor, nn
 
 from bbans import zoo
+from bbans.exact.bytes import IntByteConv
 from bbans.exact.layers import IntConv
 from bbans.image import effort
 from bbans.image.files import read_picture, write_picture
@@ -168,10 +169,10 @@ def size_of(model: zoo.Model, picture: Picture) -> dict[str, float]:
 
     def count(layer: nn.Module, _: object, out: Tensor) -> None:
         nonlocal done
-        assert isinstance(layer, IntConv)
+        assert isinstance(layer, IntConv | IntByteConv)
         done += out.numel() * layer.weight[0].numel()
 
-    layers = [m for m in model.network.modules() if isinstance(m, IntConv)]
+    layers = [m for m in model.network.modules() if isinstance(m, IntConv | IntByteConv)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     compress_picture(picture, model)
     for hook in hooks:
