@@ -34,6 +34,7 @@ from bbans.train.run import read_recipe
 from bbans.train.tasks import PhotoTask
 from bbans.vae.families import begin_from, elbo
 from bbans.vae.lattice import COLOURS, Colour, Sampling
+from bbans.vae.layers import Enlarged
 from bbans.vae.phases import Head, Phases
 from bbans.vae.photo import PhotoConfig
 from bench import common
@@ -66,9 +67,9 @@ def apart(head: Head, channel: int, mine: Tensor, earlier: Tensor) -> Tensor:
     return head.earlier[channel - 1](torch.zeros_like(earlier), add=mine) if channel else torch.relu(mine)
 
 
-def e_without_b(nets: Phases, c: Tensor, d: Tensor, b: Tensor, told: Tensor | None) -> Tensor:
+def e_without_b(nets: Phases, c: Tensor, d: Tensor, b: Tensor, told: Enlarged | None) -> Tensor:
     """`Phases.features_e` that is told nothing of B."""
-    return nets.blocks_e(nets.enter_e(torch.cat([c, d, torch.zeros_like(b)], 1), add=told))
+    return nets.blocks_e(nets.enter_e(torch.cat([c, d, torch.zeros_like(b)], 1), told=told))
 
 
 # changes of the recipe, of its model, of its mix and of the code; after: a row whose weights it begins with, for a

@@ -16,7 +16,7 @@ from torch.nn import functional
 from bbans.exact import export
 from bbans.exact.layers import EXACT_LIMIT, PARAMETER_MAX
 from bbans.vae.distributions import within
-from bbans.vae.layers import Conv
+from bbans.vae.layers import Conv, Enlarged
 
 
 @contextlib.contextmanager
@@ -24,9 +24,9 @@ def rounding(digits: Mapping[str, int]) -> Iterator[None]:
     """Every `Conv` rounds, in float32, while gradients are taken. digits: of each named scale, as by `calibrate`."""
     exact = Conv.forward
 
-    def forward(layer: Conv, x: Tensor, add: Tensor | None = None) -> Tensor:
+    def forward(layer: Conv, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
         if not torch.is_grad_enabled():
-            return exact(layer, x, add)
+            return exact(layer, x, add, told)
         assert layer.bias is not None
         with torch.autocast(x.device.type, enabled=False):
             with torch.no_grad():
@@ -39,8 +39,8 @@ def rounding(digits: Mapping[str, int]) -> Iterator[None]:
             places = torch.tensor(layer.digits) if of_parameters else torch.full((1,), digits[layer.target])
             step = torch.exp2(-places.float())[:, None, None]
             y = straight(y, torch.floor(y / step + 0.5) * step)
-            if add is not None:
-                y = y + add
+            y = y if add is None else y + add
+            y = y if told is None else y + told.at(y)
             if of_parameters:
                 return y.clamp(-PARAMETER_MAX * step, PARAMETER_MAX * step)
             most = export.ACTIVATION_MAX * float(step)
