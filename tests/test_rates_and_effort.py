@@ -34,7 +34,7 @@ def bench(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tuning, "STAGES", (5, 5))
     # such small and smooth pictures are better coded by WebP
     monkeypatch.setattr(libraries, "looks_synthetic", lambda sheet: False)
-    monkeypatch.setattr(libraries, "quick_size", lambda sheet: float("inf"))
+    monkeypatch.setattr(libraries, "quick_look", lambda sheet: (False, float("inf")))
     return bench
 
 

@@ -45,7 +45,7 @@ def by_models(monkeypatch: pytest.MonkeyPatch) -> None:
     from bbans.image import libraries
 
     monkeypatch.setattr(libraries, "looks_synthetic", lambda sheet: False)
-    monkeypatch.setattr(libraries, "quick_size", lambda sheet: float("inf"))
+    monkeypatch.setattr(libraries, "quick_look", lambda sheet: (False, float("inf")))
     monkeypatch.setattr(libraries, "raw_size", lambda sheet, mode: 1 << 60)
 
 

@@ -140,12 +140,12 @@ def test_without_an_overview_only_latents_tell(model: PhotoVAE) -> None:
     plain = PhotoVAE(replace(CONFIG, overview=False)).requires_grad_(False)
     c, d, b, z = maps(9, 7)
     level = plain.level(0)
-    assert level.regions(c) is None and level.condition_e(None, c) is None
+    assert level.regions(c) is None and level.condition_e(None) is None
     before, after = level.probe(c, d, b, z), level.probe(c, d, b, z + 1)
     posterior, *phases = (torch.equal(x, y) for x, y in zip(before, after, strict=True))
     assert posterior and phases == [False] * 6 + [True] * 3
     silent = PhotoVAE(replace(CONFIG, overview=False, latents=0)).level(0)
-    assert silent.condition(None, None, c) == (None, None) and not hasattr(silent, "bias_db")
+    assert silent.condition(None, None) == (None, None) and not hasattr(silent, "bias_db")
 
 
 def test_a_block_starts_as_the_identity() -> None:
