@@ -19,6 +19,7 @@ from bbans import zoo
 from bbans.errors import BbansError
 from bbans.image import effort
 from bbans.train.data import find_images
+from bench.peers import JXL_MOST
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -49,6 +50,29 @@ def effort_option(command: Command) -> Command:
     return click.option("--effort", type=levels, default=effort.DEFAULT, show_default=True, help="Effort of bbans.")(
         command
     )
+
+
+def jxl_option(default: str) -> Callable[[Command], Command]:
+    """--jxl of the peers, for every release of JPEG XL."""
+    return click.option(
+        "--jxl",
+        default=default,
+        show_default=True,
+        metavar="EFFORTS",
+        callback=lambda _, __, text: efforts_of(text, 1, JXL_MOST),
+        help="Efforts of JPEG XL, of each release that is installed.",
+    )
+
+
+def efforts_of(text: str, least: int = effort.LEAST, most: int = effort.MOST) -> list[int]:
+    """Efforts in the order given, each once, from such as "5,4,6". Raises `click.BadParameter`."""
+    try:
+        levels = list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise click.BadParameter("numbers, separated by commas") from error
+    if not all(least <= level <= most for level in levels):
+        raise click.BadParameter(f"efforts are {least} to {most}")
+    return levels
 
 
 def output_option(command: Command) -> Command:

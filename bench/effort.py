@@ -54,23 +54,14 @@ def added_up(trials: Sequence[Trial]) -> Trial:
     return Trial(*(sum(values) for values in zip(*(asdict(trial).values() for trial in trials), strict=True)))
 
 
-def efforts_option(text: str) -> list[int]:
-    """Ascending efforts, from such as "5,6,9". Raises `click.BadParameter`."""
-    try:
-        levels = sorted({int(part) for part in text.split(",")})
-    except ValueError as error:
-        raise click.BadParameter("numbers, separated by commas") from error
-    if not effort.LEAST <= levels[0] <= levels[-1] <= effort.MOST:
-        raise click.BadParameter(f"efforts are {effort.LEAST} to {effort.MOST}")
-    return levels
-
-
 @click.command()
 @click.argument("data", metavar="[DATA]...", nargs=-1, type=click.Path(path_type=Path))
 @common.model_option
 @common.output_option
 @click.option("--root", type=click.Path(path_type=Path), help="What the lines of .txt lists are relative to.")
-@click.option("--efforts", default=EFFORTS, show_default=True, callback=lambda _, __, text: efforts_option(text))
+@click.option(
+    "--efforts", default=EFFORTS, show_default=True, callback=lambda _, __, text: sorted(common.efforts_of(text))
+)
 def main(data: tuple[Path, ...], model: str | None, output: Path, root: Path | None, efforts: list[int]) -> None:
     """Bytes and seconds of DATA: image files, folders of them, .txt lists.  [default: kodak in the data folder]"""
     paths = common.images(data, "kodak", root)

@@ -1,6 +1,9 @@
-"""The coders that bbans is compared with: PNG and WebP by Pillow, JPEG XL by cjxl and djxl where they are installed.
+"""The coders that bbans is compared with: PNG and WebP by Pillow, JPEG XL by two releases where they are installed.
 
 All get the pixels and nothing else, and time themselves: from pixels in memory to a file's bytes, and back.
+
+JPEG XL comes twice: cjxl and djxl as the system packages them, and the libjxl that imagecodecs brings. The same effort
+means different things to them: since 0.10 each is faster, and 10 does what 9 did before.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from PIL import Image
 
 from bbans.image.files import to_pillow
 from bbans.image.picture import Picture, Pixels
+
+JXL_MOST = 10  # the largest effort of JPEG XL
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,10 @@ def webp() -> Peer:
     return _pillow("WebP", "Pillow, lossless, method 6, quality 100", lossless=True, method=6, quality=100)
 
 
-def jxl(effort: int) -> Peer:
-    """JPEG XL by the reference coder on one thread.
+def cjxl(effort: int) -> Peer:
+    """JPEG XL by the commands cjxl and djxl, each on one thread.
 
-    Seconds are those of the MP/s that cjxl and djxl print, which leave out process start and the files.
+    Seconds are those of the MP/s that they print, which leave out process start and the files.
     """
 
     def encode(picture: Picture) -> tuple[bytes, float]:
@@ -66,25 +71,81 @@ def jxl(effort: int) -> Peer:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "in.jxl", Path(folder) / "out.png"
             source.write_bytes(data)
-            seconds = _run("djxl", "--num_threads=0", source, target)
+            seconds = _run("djxl", "--num_threads=1", source, target)  # 0 would be all cores, unlike that of cjxl
             with Image.open(target) as image:
                 return _planes(image), seconds
 
-    return Peer(f"JXL e{effort}", f"{jxl_version()}: cjxl -d 0 -e {effort} --num_threads=0", encode, decode)
+    how = f"cjxl -d 0 -e {effort} --num_threads=0, djxl --num_threads=1"
+    return Peer(f"{cjxl_version()} e{effort}", how, encode, decode)
+
+
+def libjxl(effort: int) -> Peer:
+    """JPEG XL by the libjxl that imagecodecs brings, on one thread: what `cjxl -d 0` of that release does.
+
+    The options that aren't given are those of libjxl. A container would add 40 bytes, and is never needed.
+    """
+    from imagecodecs import jpegxl_decode, jpegxl_encode
+
+    options: dict[str, Any] = {"effort": effort, "lossless": True, "usecontainer": False, "numthreads": 1}
+
+    def encode(picture: Picture) -> tuple[bytes, float]:
+        pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
+        begin = time.perf_counter()
+        data = jpegxl_encode(pixels, **options)
+        return data, time.perf_counter() - begin
+
+    def decode(data: bytes) -> tuple[Pixels, float]:
+        begin = time.perf_counter()
+        pixels = jpegxl_decode(data, index=0, numthreads=1)  # the first frame, so that none are counted
+        seconds = time.perf_counter() - begin
+        return pixels if pixels.ndim == 3 else pixels[:, :, None], seconds
+
+    said = ", ".join(f"{option}={value}" for option, value in options.items())
+    return Peer(f"{libjxl_version()} e{effort}", f"imagecodecs.jpegxl_encode, {said}", encode, decode)
 
 
 def jxls(*efforts: int) -> list[Peer]:
-    """JPEG XL at these efforts; nothing, and a line on stderr, where cjxl and djxl aren't installed."""
-    if shutil.which("cjxl") and shutil.which("djxl"):
-        return [jxl(effort) for effort in efforts]
-    print("cjxl and djxl are not installed: nothing of JPEG XL", file=sys.stderr)
-    return []
+    """JPEG XL at these efforts by each release that is installed. What is missing takes a line on stderr."""
+    found: list[Peer] = []
+    for coder, version, missing in (
+        (cjxl, cjxl_version(), "cjxl and djxl are not installed: nothing of theirs"),
+        (libjxl, libjxl_version(), "imagecodecs is not installed (pip install 'bbans[deep]'): nothing of its libjxl"),
+    ):
+        if version is None:
+            print(missing, file=sys.stderr)
+            continue
+        most = most_effort(version)
+        found += [coder(effort) for effort in efforts if effort <= most]
+        if max(efforts) > most:
+            print(f"{version} has efforts up to {most}: nothing of it above", file=sys.stderr)
+    return found
 
 
-def jxl_version() -> str:
-    """As cjxl says it, such as `cjxl v0.7.0`."""
+def most_effort(version: str) -> int:
+    """The largest effort of a release that needs no expert options: 10 since 0.10, and 9 before."""
+    major, minor = map(int, version.split()[1].split(".")[:2])
+    return JXL_MOST if (major, minor) >= (0, 10) else 9
+
+
+def cjxl_version() -> str | None:
+    """Such as `cjxl 0.7.0`; None where cjxl or djxl isn't installed."""
+    if not (shutil.which("cjxl") and shutil.which("djxl")):
+        return None
     said = subprocess.run(["cjxl", "--version"], capture_output=True, text=True, check=True).stdout
-    return said.partition("\n")[0].partition("[")[0].strip()
+    version = re.match(r"cjxl v(\d+\.\d+\S*)", said)
+    if not version:
+        raise RuntimeError(f"cjxl --version says no version: {said.strip()}")
+    return f"cjxl {version[1]}"
+
+
+def libjxl_version() -> str | None:
+    """Such as `libjxl 0.11.2`; None where imagecodecs isn't installed, or was built without it."""
+    try:
+        from imagecodecs import jpegxl_version
+
+        return str(jpegxl_version())
+    except ImportError:
+        return None
 
 
 def _pillow(form: str, how: str, **options: Any) -> Peer:

@@ -127,7 +127,7 @@ def markdown(rows: Sequence[Row], total: Row, others: Sequence[peers.Peer], note
 @click.option("--root", type=click.Path(path_type=Path), help="What the lines of .txt lists are relative to.")
 @click.option("--grey", is_flag=True, help="The pictures in grey.")
 @click.option("--no-jxl", is_flag=True, help="Leave JPEG XL out.")
-@click.option("--jxl", default="7,9", show_default=True, help="Efforts of JPEG XL.")
+@common.jxl_option("7,9")
 def main(
     data: tuple[Path, ...],
     model: str | None,
@@ -136,12 +136,12 @@ def main(
     root: Path | None,
     grey: bool,
     no_jxl: bool,
-    jxl: str,
+    jxl: list[int],
 ) -> None:
     """Compare rates on DATA: image files, folders of them, .txt lists.  [default: kodak in the data folder]"""
     paths = common.images(data, "kodak", root)
     vae = common.models_of(model, [effort])[effort]
-    others = [peers.png(), peers.webp(), *([] if no_jxl else peers.jxls(*map(int, jxl.split(","))))]
+    others = [peers.png(), peers.webp(), *([] if no_jxl else peers.jxls(*jxl))]
     rows: list[Row] = []
     left_out: list[str] = []
     for path in paths:

@@ -6,16 +6,19 @@
 - Shares of the time, from runs of their own, which are slower: `bench.stopwatch` says how they are counted.
 - Seconds of `import bbans` and loading the model, in a fresh process; median of 3.
 - Peak memory (max RSS) of `bbans compress` and `bbans decompress` in fresh processes.
+
+A row of bbans is a model, an effort and a backend. Of each model all but the MP/s is measured at its first row.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -23,9 +26,10 @@ import click
 from torch import Tensor, nn
 
 from bbans import zoo
+from bbans.exact.backends import backend_of, use
 from bbans.exact.bytes import IntByteConv
 from bbans.exact.layers import IntConv
-from bbans.image import effort
+from bbans.image import effort as effort_levels
 from bbans.image.files import read_picture, write_picture
 from bbans.image.picture import Picture, Pixels, compress_picture, decompress_picture
 from bbans.memory import keep_large_buffers
@@ -37,7 +41,7 @@ import sys, time
 begin = time.perf_counter()
 import bbans
 from bbans.zoo import load
-load(sys.argv[1] or None, device="cpu", threads=int(sys.argv[2]))
+load(sys.argv[1], device="cpu", threads=int(sys.argv[2]))
 print(time.perf_counter() - begin)
 """
 # A child's max RSS includes what its parent had when it split off, so a small process must stand between.
@@ -49,6 +53,18 @@ usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that it waited 
 print(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 sys.exit(os.waitstatus_to_exitcode(status))
 """
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of bbans. model: a name or folder; backend: None for the fastest that computes the model exactly here."""
+
+    model: str
+    effort: int
+    backend: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model} e{self.effort}{f' {self.backend}' if self.backend else ''}"
 
 
 @dataclass
@@ -72,12 +88,57 @@ class Speed:
     decompress: float
 
 
-def own(model: zoo.Model, effort: int) -> peers.Peer:
+@dataclass(frozen=True)
+class Own:
+    """What is measured of one model at its first row. first_run: seconds of compressing and decompressing."""
+
+    first_run: tuple[float, float]
+    shares_seconds: dict[str, dict[str, float]]
+    load_seconds: float
+    peak_bytes: dict[str, int]
+    mac_per_pixel: float
+    parameters: int
+
+
+def settings_of(models: Sequence[str], efforts: Sequence[list[int]]) -> list[Setting]:
+    """The rows of bbans: efforts for all models, or a list of them for each. Without models, each effort's default.
+
+    Raises `click.BadParameter`.
+    """
+    if len(efforts) not in {1, len(models)}:
+        raise click.BadParameter(f"--efforts is given {len(efforts)} times for {len(models)} models: once, or for each")
+    if not models:
+        return [Setting(effort_levels.default_model(level), level) for level in efforts[0]]
+    each = efforts if len(efforts) > 1 else [*efforts] * len(models)
+    rows = [Setting(model, level) for model, levels in zip(models, each, strict=True) for level in levels]
+    return list(dict.fromkeys(rows))
+
+
+def firsts_of(settings: Sequence[Setting]) -> list[Setting]:
+    """The first row of each model."""
+    firsts: dict[str, Setting] = {}
+    for setting in settings:
+        firsts.setdefault(setting.model, setting)
+    return list(firsts.values())
+
+
+def load(settings: Sequence[Setting], threads: int) -> list[zoo.Model]:
+    """The model of each setting; those that share model and backend share one."""
+
+    @functools.cache
+    def loaded(model: str, backend: str | None) -> zoo.Model:
+        found = zoo.load(model, device="cpu", threads=threads)
+        return replace(found, network=use(found.network, backend)) if backend else found
+
+    return [loaded(setting.model, setting.backend) for setting in settings]
+
+
+def own(setting: Setting, model: zoo.Model) -> peers.Peer:
     """bbans as a peer of the others."""
 
     def encode(picture: Picture) -> tuple[bytes, float]:
         begin = perf_counter()
-        data, _ = compress_picture(picture, model, effort=effort)
+        data, _ = compress_picture(picture, model, effort=setting.effort)
         return data, perf_counter() - begin
 
     def decode(data: bytes) -> tuple[Pixels, float]:
@@ -85,7 +146,8 @@ def own(model: zoo.Model, effort: int) -> peers.Peer:
         picture = decompress_picture(data, lambda _: model)
         return picture.pixels, perf_counter() - begin
 
-    return peers.Peer(f"bbans e{effort}", f"{model.name}, id {model.id.hex()}, effort {effort}", encode, decode)
+    how = f"bbans, model {model.name}, id {model.id.hex()}, effort {setting.effort}, {backend_of(model.network)}"
+    return peers.Peer(str(setting), how, encode, decode)
 
 
 def once(coder: peers.Peer, picture: Picture) -> tuple[float, float]:
@@ -131,24 +193,25 @@ def shares(coder: peers.Peer, pictures: Sequence[Picture], runs: int) -> dict[st
     }
 
 
-def load_seconds(model: str | None, threads: int) -> float:
+def load_seconds(model: str, threads: int) -> float:
     """Of `import bbans` and loading a model in a fresh process, which has started before the clock does."""
-    command = [sys.executable, "-c", _LOAD, model or "", str(threads)]
+    command = [sys.executable, "-c", _LOAD, model, str(threads)]
     said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(LOADS)]
     return statistics.median(map(float, said))
 
 
-def peak_bytes(picture: Picture, model: str | None, threads: int, level: int) -> dict[str, int]:
+def peak_bytes(picture: Picture, setting: Setting, threads: int) -> dict[str, int]:
     """Max RSS of the commands `bbans compress` and `bbans decompress`, each in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         source, file, back = (str(Path(folder) / name) for name in ("a.png", "a.bbans", "b.png"))
         write_picture(picture, Path(source))
 
         def peak(*arguments: str) -> int:
-            flags = ["--threads", str(threads), *(["-m", model] if model else [])]
+            # its folder, because bbans decompress takes no names
+            flags = ["--threads", str(threads), "-m", str(zoo.find(setting.model).path)]
             return peak_of([sys.executable, "-m", "bbans", *arguments, *flags])
 
-        compress = peak("compress", source, "-o", file, "--effort", str(level))
+        compress = peak("compress", source, "-o", file, "--effort", str(setting.effort))
         peaks = {"compress": compress, "decompress": peak("decompress", file, "-o", back)}
         if not peers.same_pixels(read_picture(back).pixels, picture):
             sys.exit("bbans gives other pixels back")
@@ -181,54 +244,115 @@ def size_of(model: zoo.Model, picture: Picture) -> dict[str, float]:
     return {"mac_per_pixel": done / (picture.width * picture.height), "parameters": parameters}
 
 
+def describe(own: Own, megapixels: float) -> list[str]:
+    """The lines of one model. megapixels: of the first picture."""
+    compress, decompress = (megapixels / seconds for seconds in own.first_run)
+    return [
+        f"First run after load: compress {compress:.2f}, decompress {decompress:.2f} MP/s",
+        "",
+        *stopwatch.share_table(own.shares_seconds),
+        "",
+        f"Import and load: {own.load_seconds:.2f} s",
+        "",
+        f"Networks: {own.mac_per_pixel / 1e3:.1f} kMAC a pixel, {own.parameters:,} parameters",
+        "",
+        f"Peak memory, first picture: {', '.join(f'{what} {b / 1e9:.2f} GB' for what, b in own.peak_bytes.items())}",
+    ]
+
+
+def speed_table(speeds: Sequence[Speed], jxls: Sequence[str] = ()) -> list[str]:
+    """MP/s, and how often that is what JPEG XL does. jxls: of its rows; of each release the first is compared with.
+
+    The last columns compare decoders; those before them take both directions by what the first release encodes.
+    """
+    firsts: dict[str, Speed] = {}  # by release
+    for speed in speeds:
+        if speed.coder in jxls:
+            firsts.setdefault(speed.coder.rpartition(" ")[0], speed)
+    encoder = next(iter(firsts.values()), None)
+    over = f" / {encoder.coder}" if encoder else " / cjxl"
+
+    def line(own: Speed) -> list[str]:
+        compress, decompress = (
+            common.number(None if encoder is None else speed / encoder.compress, 2)
+            for speed in (own.compress, own.decompress)
+        )
+        decoders = (common.number(own.decompress / first.decompress, 2) for first in firsts.values())
+        return [own.coder, f"{own.compress:.2f}", f"{own.decompress:.2f}", compress, decompress, *decoders]
+
+    decoders = (f"decompress / {first.coder.replace('cjxl', 'djxl')}" for first in firsts.values())
+    head = ["MP/s", "compress", "decompress", f"compress{over}", f"decompress{over}", *decoders]
+    return common.table(head, map(line, speeds))
+
+
 @click.command()
 @click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
-@common.model_option
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    metavar="MODEL",
+    multiple=True,
+    help="A model's name or folder; may be given several times.  [default: photo; for efforts up to 3, photo-fast]",
+)
 @common.output_option
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Runs to take medians of.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of bbans.")
-@click.option("--efforts", default=str(effort.DEFAULT), show_default=True, help="Efforts of bbans.")
-@click.option("--jxl", default="7", show_default=True, help="Efforts of JPEG XL.")
+@click.option(
+    "--efforts",
+    multiple=True,
+    default=[str(effort_levels.DEFAULT)],
+    metavar="EFFORTS",
+    callback=lambda _, __, texts: [common.efforts_of(text) for text in texts],
+    help=f"Efforts of bbans: once for all models, or once for each -m, in order.  [default: {effort_levels.DEFAULT}]",
+)
+@common.jxl_option("7")
 def main(
     images: tuple[Path, ...],
-    model: str | None,
+    models: tuple[str, ...],
     output: Path,
     runs: int,
     threads: int,
-    efforts: str,
-    jxl: str,
+    efforts: list[list[int]],
+    jxl: list[int],
 ) -> None:
     """Measure speed and memory on IMAGEs.  [default: kodak/kodim01.png in the data folder]
 
-    Shares, load and memory are those at the first effort.
+    Shares, load and memory are those of each model at its first effort. Peers have one thread.
     """
+    settings = settings_of(models, efforts)
     pictures = [read_picture(path, strip=True) for path in common.images(images, "kodak/kodim01.png")]
-    levels = [int(level) for level in efforts.split(",")]
-    memory = peak_bytes(pictures[0], model, threads, levels[0])
-    seconds = load_seconds(model or effort.default_model(levels[0]), threads)
+    firsts = firsts_of(settings)
+    peaks = [peak_bytes(pictures[0], setting, threads) for setting in firsts]
+    loads = [load_seconds(setting.model, threads) for setting in firsts]
 
     keep_large_buffers()  # as the command does
-    models = common.models_of(model, levels, threads)
-    network = models[levels[0]]
-    bbans, *more = (own(models[level], level) for level in levels)
-    first = once(bbans, pictures[0])
-    coders = [bbans, *more, *peers.jxls(*map(int, jxl.split(","))), peers.webp(), peers.png()]
+    networks = dict(zip(settings, load(settings, threads), strict=True))
+    bbans = {setting: own(setting, network) for setting, network in networks.items()}
+    first_runs = [once(bbans[setting], pictures[0]) for setting in firsts]
+    jxls = peers.jxls(*jxl)
+    coders = [*bbans.values(), *jxls, peers.webp(), peers.png()]
     speeds = take_turns(coders, pictures, runs)
-    parts = shares(bbans, pictures, min(runs, 3))
-    size = size_of(network, pictures[0])
+    owns = {
+        setting.model: Own(
+            first_run,
+            shares(bbans[setting], pictures, min(runs, 3)),
+            seconds,
+            peak,
+            **size_of(networks[setting], pictures[0]),
+        )
+        for setting, first_run, seconds, peak in zip(firsts, first_runs, loads, peaks, strict=True)
+    }
 
     megapixels = pictures[0].width * pictures[0].height / 1e6
     record = {
         "command": common.command_line("bench.speed"),
         "machine": common.machine(),
         "threads": threads,
+        "settings": {str(setting): asdict(setting) for setting in settings},
         "coders": {coder.name: coder.how for coder in coders},
         "speeds": [asdict(speed) for speed in speeds],
-        "first_run": {"compress": megapixels / first[0], "decompress": megapixels / first[1]},
-        "shares_seconds": parts,
-        "load_seconds": seconds,
-        "peak_bytes": memory,
-        **size,
+        "models": {model: asdict(mine) for model, mine in owns.items()},
     }
     lines = [
         "# Speed",
@@ -237,33 +361,11 @@ def main(
         f"- {common.machine_line()}; {threads} threads for the networks of bbans",
         *(f"- {coder.name}: {coder.how}" for coder in coders),
         "",
-        *speed_table(speeds),
-        "",
-        f"First run after load: compress {megapixels / first[0]:.2f}, decompress {megapixels / first[1]:.2f} MP/s",
-        "",
-        *stopwatch.share_table(parts),
-        "",
-        f"Import and load: {seconds:.2f} s",
-        "",
-        f"Networks: {size['mac_per_pixel'] / 1e3:.1f} kMAC a pixel, {size['parameters']:,} parameters",
-        "",
-        f"Peak memory, first picture: {', '.join(f'{what} {value / 1e9:.2f} GB' for what, value in memory.items())}",
+        *speed_table(speeds, [peer.name for peer in jxls]),
     ]
+    for setting in firsts:
+        lines += ["", *([f"## {setting}", ""] if len(firsts) > 1 else []), *describe(owns[setting.model], megapixels)]
     common.write_results(output, "speed", record, lines)
-
-
-def speed_table(speeds: Sequence[Speed]) -> list[str]:
-    """MP/s, and how often that is what the first cjxl encodes."""
-    cjxl = next((speed for speed in speeds if speed.coder.startswith("JXL")), None)
-    over = f" / {cjxl.coder.replace('JXL', 'cjxl')}" if cjxl else " / cjxl"
-
-    def ratio(speed: float) -> str:
-        return common.number(None if cjxl is None else speed / cjxl.compress, 2)
-
-    return common.table(
-        ["MP/s", "compress", "decompress", f"compress{over}", f"decompress{over}"],
-        [[s.coder, f"{s.compress:.2f}", f"{s.decompress:.2f}", ratio(s.compress), ratio(s.decompress)] for s in speeds],
-    )
 
 
 if __name__ == "__main__":
