@@ -86,6 +86,12 @@ class IntConv(nn.Module):
             told.add_to(y)
         return y.clamp_(self.lowest, self.highest)
 
+    def rows(self, x: Tensor) -> Tensor:
+        """Of vectors [N, in], as `forward`, but [out, N]: of a layer of 1x1."""
+        dtype = self.bias.dtype
+        y = torch.addmm(self.bias[:, None], self.weight.flatten(1), x.to(dtype).T).floor_()
+        return y.clamp_(self.lowest, self.highest)
+
     def _convolve(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return F.linear(x, self.weight.flatten(1), self.bias)

@@ -22,7 +22,7 @@ from bbans.codecs.discrete import categorical, quantise, uniform
 from bbans.codecs.grid import GridNormals
 from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, UNIT
 from bbans.errors import BadFile
-from bbans.image.mixtures import rows_of
+from bbans.image.outputs import rows_of
 from bbans.image.planes import BACK, PRIOR, Latents, Planes, Strand, Watch
 from bbans.image.weighted import Particles, weighted
 from bbans.vae.dense import LOG2_SCALE, REACH, UNITS, Z_DIGITS, DenseVAE, see_x

@@ -236,24 +236,27 @@ def matrix(last: IntConv) -> Tensor:
     return torch.cat([last.weight.flatten(1).cpu(), bias[:, None]], 1) * unit[:, None]
 
 
-def find_codes(fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, steps: int = FEW_STEPS) -> Integers:
-    """The codes that make the plane shortest, or zeros if they do not pay for themselves. steps: of Newton's, at most;
-    few go with some of the pixels, and with others to say whether codes pay."""
+def find_codes(
+    fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, steps: int = FEW_STEPS
+) -> tuple[Integers, IntConv]:
+    """The codes that make the plane shortest, or zeros if they do not pay for themselves, and its last layer. steps: of
+    Newton's, at most; few go with some of the pixels, and with others to say whether codes pay."""
     none = np.zeros(len(fit.scales), np.int64)
     if not steps:
-        return none
+        return none, last
     few = steps <= FEW_STEPS
     seen = plane.sample(SLOPE_PIXELS if few else None)
     codes = np.clip(np.rint(_newton(fit, last, seen, plane.count, steps)), -MOST_CODE, MOST_CODE).astype(np.int64)
     if not codes.any():
-        return none
+        return none, last
     try:
         fitted = fit.layer(last, codes, plane.count)
     except BadModel:
-        return none
+        return none, last
     judges = plane.sample(CHECK_PIXELS, other=True) if few else seen
     saved = (judges.nats(matrix(last)) - judges.nats(matrix(fitted))) / math.log(2)
-    return codes if saved > fit.bits(tables, plane.count, codes) + SURPLUS else none
+    pays = saved > fit.bits(tables, plane.count, codes) + SURPLUS
+    return (codes, fitted) if pays else (none, last)
 
 
 def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: int) -> NDArray[np.float64]:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.ans import Message
-from bbans.codecs.mixture import PRECISION
 from bbans.errors import BadFile
-from bbans.image.mixtures import Mixtures
+from bbans.image.loops import loops
+from bbans.image.mixtures import Mixtures, push_row
 
 MOST_LANES = 1 << 12
 WORDS_A_HEAD = 2.2  # a head made from the words takes up to 67 bits
@@ -54,7 +54,7 @@ class Schedule:
         while end > 0:
             lanes = len(message.heads)
             start = max(0, end - lanes)
-            message.lanes(np.s_[: end - start]).push(starts[start:end], freqs[start:end], PRECISION)
+            push_row(message.lanes(np.s_[: end - start]), starts[start:end], freqs[start:end], loops(0))
             end = start
             self._now += 1
             if 2 * lanes <= self.most and len(message.words) >= WORDS_A_HEAD * lanes + 8:
@@ -86,5 +86,5 @@ class Schedule:
         x = np.empty(len(mixture), np.int32)
         for start, end, lanes in reversed(row):
             message.resize(lanes)
-            x[start:end] = mixture[start:end].codec().pop(message.lanes(np.s_[: end - start]))
+            x[start:end] = mixture[start:end].row_codec().pop(message.lanes(np.s_[: end - start]))
         return x

@@ -1,75 +1,125 @@
 """Mixtures of logistics whose parameters a network puts out, made of its outputs where they are needed.
 
 All that a block of symbols takes is computed while it is in the cache: the whole of a plane's parameters is several
-times as large as the outputs that it is made of, and would come from memory each time.
+times as large as the outputs that it is made of, and would come from memory each time. NumPy says what is computed;
+where Numba is installed, `bbans.image.compiled` does the same faster.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from bbans.ans import Message
 from bbans.codecs.core import Codec, over_lanes
-from bbans.codecs.mixture import WEIGHT_BITS, Mixture
-from bbans.codecs.tables import SCALE_OF_ONE, SCALES
+from bbans.codecs.mixture import PRECISION, WEIGHT_BITS, Mixture
+from bbans.codecs.tables import SCALE_OF_ONE, SCALES, logistic_tables
+from bbans.image.loops import BLOCK, in_blocks, loops
+from bbans.image.outputs import Made, Outputs
 from bbans.zoo import Tables
 
+Int32 = NDArray[np.int32]
+
 _ALL = np.float64(0xFFFFFFFF)
-BLOCK = 1 << 13  # symbols whose mixtures are made at a time
+_PROVED = 3000  # symbols, on half as many lanes
 
 
 @dataclass(frozen=True)
 class Mixtures:
     """n independent mixtures of K components.
 
-    outputs: float32 integers [3K, n] of a network: logits in 1/16 octave, means in 1/16 relative to `centres` [n],
-    log2-scales in 1/8; symbols are lo..hi.
+    outputs: of a network, 3K of them: logits in 1/16 octave, means in 1/16 relative to `centres` int32 [n], log2-scales
+    in 1/8; first: the pixel, among those of `outputs`, that the first symbol is of; symbols are lo..hi.
     """
 
     tables: Tables
-    outputs: NDArray[np.float32]
-    centres: NDArray[np.float32]
+    outputs: Outputs
+    centres: Int32
     lo: int
     hi: int
+    first: int = 0
 
     def __len__(self) -> int:
-        return self.outputs.shape[1]
+        return len(self.centres)
 
     def __getitem__(self, part: slice) -> Mixtures:
-        """The mixtures of some symbols."""
-        return Mixtures(self.tables, self.outputs[:, part], self.centres[part], self.lo, self.hi)
+        """The mixtures of some symbols, one after another."""
+        start, _, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError("the mixtures of symbols side by side only")
+        return replace(self, centres=self.centres[part], first=self.first + start)
 
     @cached_property
     def made(self) -> Mixture:
         """With the parameters that are coded with."""
-        logits, means, scales = self.outputs.reshape(3, -1, len(self))
+        outputs = self.outputs.columns(self._pixels)
+        logits, means, scales = outputs.reshape(3, -1, len(self))
         index = scales.astype(np.int32)
         index += np.int32(SCALE_OF_ONE)
         np.maximum(index, np.int32(0), out=index)
         np.minimum(index, np.int32(SCALES - 1), out=index)
-        centred = (means + self.centres).astype(np.int32)
+        centred = means.astype(np.int32)
+        centred += self.centres
         return Mixture(self.tables.logistic, _weights(self.tables.exp2, logits), centred, index, self.lo, self.hi)
 
-    def interval(self, x: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """(starts, freqs) out of 2^24 of symbols x [n]."""
-        found = np.empty((2, len(x)), np.int32)
-        for part in self._blocks():
-            found[:, part] = self[part].made.interval(x[part])
-        return found[0], found[1]
-
-    def codec(self) -> Codec:
-        """One symbol for each head of a message with n heads."""
-        return self.made.codec()
+    def interval(self, x: NDArray[Any]) -> tuple[Int32, Int32]:
+        """(starts, freqs) out of 2^24 of symbols x [n]. Raises `ValueError` when one isn't in lo..hi."""
+        if len(x) and (x.min() < self.lo or x.max() > self.hi):
+            raise ValueError(f"symbols are {self.lo}..{self.hi}, not {x.min()}..{x.max()}")
+        return self.intervals(x, loops(len(x)))
 
     def row_codec(self) -> Codec:
         """All n symbols over the lanes of a message, whatever their number."""
-        return over_lanes(lambda part: self[part].codec(), len(self))
+        return Codec(
+            lambda message, x: push_row(message, *self.interval(x), loops(0)),
+            lambda message: self.popped(message, loops(len(self))),
+        )
+
+    def intervals(self, x: NDArray[Any], compiled: ModuleType | None) -> tuple[Int32, Int32]:
+        """`interval`, by compiled loops if there are any."""
+        found = np.empty((2, len(x)), np.int32)
+        if not compiled:
+            for part in self._blocks():
+                found[:, part] = self[part].made.interval(x[part])
+            return found[0], found[1]
+        symbols, rows = x.astype(np.int32, copy=False), self.outputs.rows(self._pixels)
+
+        def work(part: slice) -> None:
+            mixtures = rows(part, compiled), self.centres[part], self.lo, self.hi
+            compiled.interval(*self._tables, *mixtures, symbols[part], found[:, part])
+
+        in_blocks(work, len(x))
+        found[1] -= found[0]
+        return found[0], found[1]
+
+    def popped(self, message: Message, compiled: ModuleType | None) -> Int32:
+        """The symbols of a row, popped by compiled loops if there are any, and enough words on the stack."""
+        symbols = self._popped(message, compiled) if compiled else None
+        if symbols is None:
+            symbols = over_lanes(lambda part: self[part].made.codec(), len(self)).pop(message)
+        return symbols
+
+    def _popped(self, message: Message, compiled: ModuleType) -> Int32 | None:
+        rows, count = self.outputs.rows(self._pixels), len(self)
+        outputs, symbols = np.empty((count, rows(slice(0, 0), compiled).shape[1]), np.int32), np.empty(count, np.int32)
+
+        def work(part: slice) -> None:
+            outputs[part] = rows(part, compiled)
+
+        in_blocks(work, count)
+        heads = message.heads.copy()
+        mixtures = outputs, self.centres, self.lo, self.hi
+        used = compiled.pop(*self._tables, *mixtures, heads, message.words.array(), symbols)
+        if used < 0:
+            return None
+        message.words.take(used)
+        message.heads[...] = heads
+        return symbols
 
     def mean(self) -> NDArray[np.float64]:
         """The means [n], as they are coded."""
@@ -80,8 +130,46 @@ class Mixtures:
         parts = [self[part].made.log2_prob(x[part]) for part in self._blocks()]
         return np.concatenate(parts) if parts else np.zeros(0)
 
+    @property
+    def _tables(self) -> tuple[NDArray[Any], ...]:
+        pairs = self.tables.logistic.pairs
+        return self.tables.exp2, pairs.values, pairs.firsts, pairs.lasts, pairs.origins, pairs.shifts
+
+    @property
+    def _pixels(self) -> slice:
+        return slice(self.first, self.first + len(self))
+
     def _blocks(self) -> list[slice]:
         return [slice(i, min(i + BLOCK, len(self))) for i in range(0, len(self), BLOCK)]
+
+
+def push_row(message: Message, starts: Int32, freqs: Int32, compiled: ModuleType | None) -> None:
+    """Push intervals out of 2^24 over the lanes of a message, as many at a time as there are."""
+    if compiled:
+        words = np.empty(len(starts), np.uint32)
+        message.words.extend(words[compiled.push(message.heads, starts, freqs, words) :])
+        return
+    lanes = len(message.heads)
+    for start in reversed(range(0, len(starts), lanes)):
+        part = slice(start, min(start + lanes, len(starts)))
+        message.lanes(np.s_[: part.stop - start]).push(starts[part], freqs[part], PRECISION)
+
+
+def proved(compiled: ModuleType) -> bool:
+    """Whether compiled loops find what NumPy finds, for parameters of every size, and push and pop it alike."""
+    tables = Tables(logistic_tables(), np.zeros(1, np.int32), np.exp2(16 - np.arange(257) / 16).astype(np.uint32))
+    rng = np.random.default_rng(0)
+    for count in (1, 3):
+        outputs = Made(rng.integers(-400, 400, (3 * count, _PROVED)).astype(np.float32))
+        mixtures = Mixtures(tables, outputs, rng.integers(0, 16 * 256, _PROVED, np.int32), 0, 255)
+        symbols = mixtures.popped(Message.random(_PROVED // 2, seed=count), None)
+        plain, other = (Message.random(_PROVED // 2, seed=count) for _ in range(2))
+        push_row(plain, *mixtures.intervals(symbols, None), None)
+        push_row(other, *mixtures.intervals(symbols, compiled), compiled)
+        same = np.array_equal(plain.flatten(), other.flatten())
+        if not same or not np.array_equal(mixtures.popped(other, compiled), symbols):
+            return False
+    return True
 
 
 def _weights(exp2: NDArray[np.uint32], logits: NDArray[np.float32]) -> NDArray[np.uint32]:
@@ -103,13 +191,3 @@ def _weights(exp2: NDArray[np.uint32], logits: NDArray[np.float32]) -> NDArray[n
         row += mine
         rest -= mine
     return weights
-
-
-def rows_of(params: Tensor) -> NDArray[np.float32]:
-    """[n, c, h, w] of integers to float32 [c, n h w], row after row in memory, as what follows likes it."""
-    n, c, h, w = params.shape
-    rows = params.permute(1, 0, 2, 3)
-    if params.device.type == "cpu" and params.dtype == torch.float32:
-        # channels lie side by side, and a product with 1 and 0 is the quickest way to part them: exact, as all is here
-        return torch.mm(torch.eye(c), rows.reshape(c, -1)).numpy()
-    return rows.float().contiguous().cpu().numpy().reshape(c, n * h * w)

@@ -27,7 +27,8 @@ from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE
 from bbans.exact.layers import IntConv
 from bbans.image.fitting import Fit, Fits, Plane, find_codes
 from bbans.image.lanes import Schedule
-from bbans.image.mixtures import Mixtures, rows_of
+from bbans.image.mixtures import Mixtures
+from bbans.image.outputs import Made, Outputs, outputs_of, rows_of
 from bbans.vae import lattice
 from bbans.vae.lattice import Sampling
 from bbans.vae.layers import Enlarged
@@ -214,13 +215,14 @@ class Planes:
                 here = prediction[:, channel : channel + 1]
                 base = self.sampling.base(channel, earlier[0]) if channel else torch.zeros_like(here)
 
-                def plane(params: Tensor) -> Codec:
-                    likelihood = self._likelihood(params, here + 4 * base, channel)
-                    return self._plane(likelihood, size, params, base, row, place)
+                def plane(layers: Sequence[IntConv]) -> Codec:
+                    """layers: the last one, of all pictures or of each."""
+                    likelihood = self._likelihood(outputs_of(layers, inside), here + 4 * base, channel)
+                    return self._plane(likelihood, size, base, row, place)
 
-                if not fits:
-                    return plane(head.out[channel](inside))
                 last = cast(IntConv, head.out[channel])
+                if not fits:
+                    return plane([last])
                 return self._fitted(fits[channel], last, inside, here / 4, base, channel, plane)
 
             return autoregressive(given, self.channels)
@@ -241,8 +243,8 @@ class Planes:
         likelihood: of the parameters, where it isn't that of the other families, around the middle of the range.
         """
         middle = params.new_full((len(params), 1, *params.shape[-2:]), 4 * 128)
-        made = likelihood(params) if likelihood else self._likelihood(params, middle, 0)
-        return self._plane(made, (params.shape[-2], params.shape[-1]), params, torch.zeros_like(middle), None, (0, TOP))
+        made = likelihood(params) if likelihood else self._likelihood(Made.of(params), middle, 0)
+        return self._plane(made, (params.shape[-2], params.shape[-1]), torch.zeros_like(middle), None, (0, TOP))
 
     def raw(self, height: int, width: int, like: Tensor) -> Codec:
         """A picture as it is: its RGB or grey values, uniform."""
@@ -276,11 +278,11 @@ class Planes:
         prediction: Tensor,
         base: Tensor,
         channel: int,
-        plane: Callable[[Tensor], Codec],
+        plane: Callable[[Sequence[IntConv]], Codec],
     ) -> Codec:
         """p(codes) p(plane | codes), with codes of its own for each picture.
 
-        features: what the last layer reads; plane(params): the codec of the plane.
+        features: what the last layer reads; plane(layers): the codec of the plane, by the last layer of each picture.
         """
         count = prediction[0].numel()
         each = fit.codec(self.tables.logistic, count)
@@ -289,8 +291,9 @@ class Planes:
             pixels, centre = ((plane + base).float().cpu() for plane in (x, prediction))
             pictures = zip(features.split(1), pixels.split(1), centre.split(1), strict=True)
             seen = (Plane(*picture, *self.sampling.range(channel)) for picture in pictures)
-            codes = [find_codes(fit, self.tables.logistic, last, picture, self.fits.steps) for picture in seen]
-            plane(given(codes)).push(strands, x)
+            found = [find_codes(fit, self.tables.logistic, last, picture, self.fits.steps) for picture in seen]
+            codes = [code for code, _ in found]
+            plane([layer for _, layer in found]).push(strands, x)
             for strand, part in zip(strands, parts_of(strands), strict=True):
                 serial([each] * strand.count).push(strand.message, codes[part])
                 enter(strand, codes[part])
@@ -301,33 +304,25 @@ class Planes:
                 mine = serial([each] * strand.count).pop(strand.message)
                 enter(strand, mine)
                 codes += mine
-            return plane(given(codes)).pop(strands)
+            return plane([fit.layer(last, code, count) for code in codes]).pop(strands)
 
         def enter(strand: Strand, codes: Sequence[NDArray[np.int64]]) -> None:
             if strand.ledger is not None:
                 strand.pays(CODES, sum(fit.bits(self.tables.logistic, count, code) for code in codes))
 
-        def given(codes: Sequence[NDArray[np.int64]]) -> Tensor:
-            """Parameters, by the last layer of each picture."""
-            if not any(code.any() for code in codes):
-                return last(features)
-            layers = [fit.layer(last, code, count) for code in codes]
-            return torch.cat([layer(mine) for layer, mine in zip(layers, features.split(1), strict=True)])
-
         return Codec(push, pop)
 
-    def _likelihood(self, params: Tensor, prediction: Tensor, channel: int) -> Likelihood:
-        """Network outputs [n, 3K or 1, h, w] to the distributions of all n h w symbols."""
+    def _likelihood(self, outputs: Outputs, prediction: Tensor, channel: int) -> Likelihood:
+        """Network outputs, 3K or 1 for each pixel, to the distributions of all n h w symbols."""
+        centres = 4 * prediction.to(torch.int32).cpu().numpy().ravel()
         if self.sampling.bilevel:
-            return Bernoullis(self.tables.logistic, rows_of(params)[0].astype(np.int32))
-        centres = 4 * prediction.float().cpu().numpy().ravel()
-        return Mixtures(self.tables, rows_of(params), centres, *self.sampling.range(channel))
+            return Bernoullis(self.tables.logistic, outputs.columns(slice(0, len(centres)))[0].astype(np.int32))
+        return Mixtures(self.tables, outputs, centres, *self.sampling.range(channel))
 
     def _plane(
         self,
         likelihood: Likelihood,
         size: Size,
-        like: Tensor,
         base: Tensor,
         grows: int | None,
         place: tuple[int, str] | None,
@@ -366,7 +361,7 @@ class Planes:
                     symbols = strand.schedule.pop(strand.message, mine, strand.rows[grows])
                 rows.append(symbols * step)
                 enter(strand, mine, symbols)
-            return torch.from_numpy(np.concatenate(rows)).to(like).reshape(-1, 1, *size) - base
+            return torch.from_numpy(np.concatenate(rows)).to(base).reshape(-1, 1, *size) - base
 
         return Codec(push, pop)
 

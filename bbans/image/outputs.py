@@ -1,0 +1,127 @@
+"""What networks put out for pixels, computed where it is needed: a layer's features take a fraction of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bbans.exact.layers import IntConv
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+
+
+class Outputs(Protocol):
+    """What a network puts out for pixels, all integers: outputs [3K] of each."""
+
+    def columns(self, part: slice) -> Float32:
+        """Those of some pixels, as float32 [3K, some]."""
+
+    def rows(self, part: slice) -> Callable[[slice, ModuleType], Int32]:
+        """How to have them as int32 [fewer, 3K], of fewer of these pixels, in any thread."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Outputs at hand: float32 [3K, n]."""
+
+    array: Float32
+
+    @classmethod
+    def of(cls, params: Tensor) -> Made:
+        """Of a network's [n, 3K, h, w]."""
+        return cls(rows_of(params))
+
+    def columns(self, part: slice) -> Float32:
+        return self.array[:, part]
+
+    def rows(self, part: slice) -> Callable[[slice, ModuleType], Int32]:
+        array = self.columns(part)
+        return lambda fewer, _: np.ascontiguousarray(array[:, fewer].T, np.int32)
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """What a layer of 1x1 makes of features [n, in], on the CPU."""
+
+    layer: IntConv
+    features: Tensor
+
+    @classmethod
+    def of(cls, layer: IntConv, features: Tensor) -> LastLayer:
+        """Of features [n, c, h, w]."""
+        return cls(layer, features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]))
+
+    def columns(self, part: slice) -> Float32:
+        return self.layer.rows(self.features[part]).float().numpy()
+
+    def rows(self, part: slice) -> Callable[[slice, ModuleType], Int32]:
+        weight, bias, shift = self._integers
+        if self.features.dtype != torch.uint8 or np.abs(weight).max() >= 1 << 15:
+            return Made(self.columns(part)).rows(slice(None))
+        features, weight = np.ascontiguousarray(self.features[part].numpy()), weight.astype(np.int16)
+        limits = self.layer.lowest, self.layer.highest
+
+        def computed(fewer: slice, loops: ModuleType) -> Int32:
+            some = features[fewer]
+            outputs = np.empty((len(some), len(weight)), np.int32)
+            loops.last_layer(some, weight, bias, shift, *limits, outputs)
+            return outputs
+
+        return computed
+
+    @cached_property
+    def _integers(self) -> tuple[Int32, Int32, Int32]:
+        """Weight [out, in], bias, the half that rounds included, and shift."""
+        weight, bias, shift = (x.numpy() for x in self.layer.integers())
+        bias = bias + (1 << shift >> 1)
+        return weight[:, :, 0, 0].astype(np.int32), bias.astype(np.int32), shift.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Those of several pictures of `count` pixels, of which each has its own."""
+
+    each: Sequence[Outputs]
+    count: int
+
+    def columns(self, part: slice) -> Float32:
+        return np.concatenate([outputs.columns(mine) for outputs, mine in self._of(part)], 1)
+
+    def rows(self, part: slice) -> Callable[[slice, ModuleType], Int32]:
+        whole = self._of(part)
+        if len(whole) == 1:
+            ((outputs, mine),) = whole
+            return outputs.rows(mine)
+        return Made(self.columns(part)).rows(slice(None))
+
+    def _of(self, part: slice) -> list[tuple[Outputs, slice]]:
+        """The pictures that a part lies in, and where."""
+        found = []
+        for picture in range(part.start // self.count, max(part.start, part.stop - 1) // self.count + 1):
+            first = picture * self.count
+            found.append((self.each[picture], slice(max(part.start - first, 0), min(part.stop - first, self.count))))
+        return found
+
+
+def outputs_of(layers: Sequence[IntConv], features: Tensor) -> Outputs:
+    """What last layers make of features [n, c, h, w]: one of all pictures, or one of each."""
+    each = features.split(1) if len(layers) > 1 else (features,)
+    on_cpu = features.device.type == "cpu"
+    made: list[Outputs] = [
+        LastLayer.of(layer, mine) if on_cpu else Made.of(layer(mine)) for layer, mine in zip(layers, each, strict=True)
+    ]
+    return made[0] if len(made) == 1 else Pictures(made, features.shape[-2] * features.shape[-1])
+
+
+def rows_of(params: Tensor) -> NDArray[np.float32]:
+    """[n, c, h, w] of integers to float32 [c, n h w]."""
+    return params.transpose(0, 1).flatten(1).float().contiguous().cpu().numpy()
