@@ -30,7 +30,7 @@ class InexactDevice(BbansError):
 
 
 class BadBackend(BbansError):
-    """BBANS_BACKEND names no backend, or one that computes wrongly on this machine."""
+    """BBANS_BACKEND or BBANS_CODER names nothing that there is, or what computes wrongly on this machine."""
 
 
 class OutOfBits(BbansError):

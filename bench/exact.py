@@ -1,14 +1,15 @@
 """Is it the same file everywhere? One picture under differing settings, each in a process of its own; bytes compared.
 
 `python -m bench.exact [IMAGE]`: threads, instruction sets of all libraries, oneDNN off, each backend
-(`bbans.exact.backends`), int8 with each instruction set that oneDNN has for it, and 16 tiles in one batch (where NNPACK
-would take over). The first setting of each group writes the reference; every other one must write the same bytes, and
-decode the reference. So each decodes the other's. Exit code 1 on any difference.
+(`bbans.exact.backends`), int8 with each instruction set that oneDNN has for it, both coders (`bbans.image.loops`), and
+16 tiles in one batch (where NNPACK would take over). The first setting of each group writes the reference; every other
+one must write the same bytes, and decode the reference. So each decodes the other's. Exit code 1 on any difference.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ import numpy as np
 from bbans import zoo
 from bbans.exact import backends
 from bbans.exact.bytes import IntByteConv
+from bbans.image import loops
 from bbans.image.files import read_picture, write_picture
 from bbans.image.picture import Picture
 from bench import common
@@ -94,6 +96,12 @@ def settings(on_bytes: bool, quick: bool) -> Iterator[Setting | str]:
     yield Setting("1 thread")
     yield Setting("2 threads", threads=2)
     yield from _isa_settings()
+    for coder in (loops.NUMPY, loops.NUMBA):
+        if coder == loops.NUMBA and importlib.util.find_spec(coder) is None:
+            yield "coder numba: not installed"
+            continue
+        for threads in (1, 2):
+            yield _of(f"coder {coder}", threads, None, isa={loops.CODER: coder})
     yield Setting("oneDNN off", onednn=False)
     yield Setting("oneDNN off, 2 threads", threads=2, onednn=False)
     yield Setting("16 tiles, one by one", tiles="single")
@@ -156,7 +164,9 @@ def _numpy_features_above(aten: str) -> list[str]:
 
 def run(job: Job, setting: Setting) -> dict[str, Any] | str:
     """What the process says, with the names of the kernels of int8 that it used; or why it failed."""
-    environment = {name: value for name, value in os.environ.items() if name not in (*_VARIABLES, "BBANS_BACKEND")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in (*_VARIABLES, "BBANS_BACKEND", loops.CODER)
+    }
     # threads that wait without spinning, because the cores may have other work to do
     environment |= {"OMP_NUM_THREADS": str(setting.threads), "OMP_WAIT_POLICY": "passive", **setting.isa}
     environment |= {"BBANS_BACKEND": setting.backend} if setting.backend else {}

@@ -33,6 +33,8 @@ _MODULES = {
     "exact": NETWORK,
     "codecs": CDF,
     "image/mixtures.py": CDF,
+    "image/outputs.py": CDF,
+    "image/loops.py": CDF,
     "ans.py": ANS,
     "": REST,
 }

@@ -10,9 +10,11 @@ from types import ModuleType
 
 import torch
 
+from bbans.errors import BadBackend
 from bbans.workers import warn_once
 
-CODER = "BBANS_CODER"  # of the environment: "numpy" has no other coder used
+CODER = "BBANS_CODER"  # of the environment: what codes
+NUMPY, NUMBA = "numpy", "numba"
 WORTH_IT = 1 << 22  # symbols: Numba takes as long to import as it saves with so many
 BLOCK = 1 << 13  # symbols worked on at a time, so that what they need stays in the cache
 SHARED = 1 << 13  # symbols that are worth a second thread
@@ -21,10 +23,17 @@ _seen = 0  # symbols so far
 
 
 def loops(symbols: int) -> ModuleType | None:
-    """`bbans.image.compiled`, to code so many more symbols with; None: let NumPy do it."""
+    """`bbans.image.compiled`, to code so many more symbols with; None: let NumPy do it. Raises `BadBackend`."""
     global _seen
     _seen += symbols
-    return _compiled() if _seen >= WORTH_IT and os.environ.get(CODER) != "numpy" else None
+    asked = os.environ.get(CODER)
+    if asked not in (None, "", NUMPY, NUMBA):
+        raise BadBackend(f"{CODER} is {NUMPY} or {NUMBA}, not {asked}")
+    if asked == NUMPY or (asked != NUMBA and _seen < WORTH_IT):
+        return None
+    if (compiled := _compiled()) is None and asked == NUMBA:
+        raise BadBackend(f"{CODER}: Numba is not installed, or does not work here")
+    return compiled
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import torch
 from bbans import workers
 from bbans.ans import Message
 from bbans.codecs.tables import logistic_tables
-from bbans.errors import OutOfBits
+from bbans.errors import BadBackend, OutOfBits
 from bbans.exact.layers import IntConv
 from bbans.image import loops
 from bbans.image.mixtures import Mixtures, proved, push_row
@@ -28,10 +28,12 @@ def tables():
 @pytest.fixture(autouse=True)
 def counted(monkeypatch):
     """What was counted before is again afterwards."""
+    monkeypatch.delenv(loops.CODER, raising=False)
     monkeypatch.setattr(loops, "_seen", 0)
-    loops._compiled.cache_clear()
+    found = loops._compiled
+    found.cache_clear()
     yield
-    loops._compiled.cache_clear()
+    found.cache_clear()
 
 
 def mixtures_of(tables, components, count, seed, lo=0, hi=255):
@@ -96,8 +98,19 @@ def test_symbols_outside_the_alphabet_are_refused(tables):
 def test_numba_comes_in_when_it_is_worth_it(monkeypatch):
     assert loops.loops(loops.WORTH_IT - 1) is None
     assert loops.loops(1) is compiled
-    monkeypatch.setenv(loops.CODER, "numpy")
+    monkeypatch.setenv(loops.CODER, loops.NUMPY)
     assert loops.loops(1) is None
+
+
+def test_the_environment_chooses(monkeypatch):
+    monkeypatch.setenv(loops.CODER, loops.NUMBA)
+    assert loops.loops(1) is compiled
+    monkeypatch.setattr(loops, "_compiled", lambda: None)
+    with pytest.raises(BadBackend, match="Numba is not installed"):
+        loops.loops(1)
+    monkeypatch.setenv(loops.CODER, "fortran")
+    with pytest.raises(BadBackend, match="numpy or numba, not fortran"):
+        loops.loops(1)
 
 
 def test_loops_that_compute_wrongly_are_not_used(monkeypatch):
