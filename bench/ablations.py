@@ -45,6 +45,7 @@ BASE = Path(__file__).with_name("ablation.toml")
 LISTS = common.ROOT / "models" / "photo"
 DIFFERENCES = "G, R-G, B-G"
 EXPORT = ("bbans.exact.layers", "bbans.exact.export")  # where the largest activation is known
+WEIGHTS = ("bbans.vae.layers", "bbans.exact.export")  # where the largest weight on bytes is known
 
 
 def as_it_is(rgb: Tensor) -> Tensor:
@@ -147,6 +148,18 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
         }
         for bits in (12, 10, 8)
         for knowing in ("", ", rounded")
+    },
+    **{
+        f"bytes, {name}": {
+            "model": {"colour": DIFFERENCES, "overview": False, "bits": 8},
+            "recipe": {"rounding": step},
+            "code": code,
+        }
+        for name, step, code in (
+            ("rounded at the end", -1, {}),
+            ("rounded from step 500 on", 500, {}),
+            ("weights up to 127", 500, {f"{module}.BYTE_WEIGHT_MAX": 127 for module in WEIGHTS}),
+        )
     },
     # what it is trained on
     "clean crops only": {"mix": {"jpeg": 0.0, "grain": 0.0, "enlarge": 0.0, "chroma": 0.0, "grey": 0.0}},

@@ -99,7 +99,7 @@ class Mixtures:
 
     def popped(self, message: Message, compiled: ModuleType | None) -> Int32:
         """The symbols of a row, popped by compiled loops if there are any, and enough words on the stack."""
-        symbols = self._popped(message, compiled) if compiled else None
+        symbols = self._popped(message, compiled) if compiled and isinstance(message, Message) else None
         if symbols is None:
             symbols = over_lanes(lambda part: self[part].made.codec(), len(self)).pop(message)
         return symbols
@@ -145,7 +145,7 @@ class Mixtures:
 
 def push_row(message: Message, starts: Int32, freqs: Int32, compiled: ModuleType | None) -> None:
     """Push intervals out of 2^24 over the lanes of a message, as many at a time as there are."""
-    if compiled:
+    if compiled and isinstance(message, Message):  # what stands in for one has no heads
         words = np.empty(len(starts), np.uint32)
         message.words.extend(words[compiled.push(message.heads, starts, freqs, words) :])
         return

@@ -9,6 +9,7 @@ import torch
 
 from bbans import workers
 from bbans.ans import Message
+from bbans.codecs.standins import Ruler
 from bbans.codecs.tables import logistic_tables
 from bbans.errors import BadBackend, OutOfBits
 from bbans.exact.layers import IntConv
@@ -129,3 +130,15 @@ def test_loops_that_compute_wrongly_are_not_used(monkeypatch):
         assert loops.loops(loops.WORTH_IT) is None
         assert loops.loops(1) is None
     assert ["computes wrongly" in str(one.message) for one in caught] == [True]
+
+
+def test_what_stands_in_for_a_message_is_measured_alike(tables):
+    mixtures = mixtures_of(tables, 3, 500, 4)
+    symbols = mixtures.popped(Message.random(16, seed=1), None)
+    lengths = []
+    for by in (None, compiled):
+        ruler = Ruler(16)
+        push_row(ruler, *mixtures.intervals(symbols, by), by)
+        lengths.append(ruler.length)
+        assert np.array_equal(mixtures.popped(ruler, by), mixtures.popped(Ruler(16), None))
+    assert lengths[0] == lengths[1] > 0
