@@ -231,9 +231,9 @@ class Sample:
 
 def matrix(last: IntConv) -> Tensor:
     """A last layer as real numbers [parameters, features + 1], without its rounding."""
-    bias = (last.bias.cpu() - 0.5) / CONSTANT
+    bias = (last.bias.float().cpu() - 0.5) / CONSTANT
     unit = torch.exp2(-torch.tensor(last.digits, dtype=torch.float32))
-    return torch.cat([last.weight.flatten(1).cpu(), bias[:, None]], 1) * unit[:, None]
+    return torch.cat([last.weight.flatten(1).float().cpu(), bias[:, None]], 1) * unit[:, None]
 
 
 def find_codes(

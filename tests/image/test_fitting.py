@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from bbans import zoo
 from bbans.ans import Message
 from bbans.errors import BadFile, BadModel
+from bbans.exact import backends
 from bbans.exact.layers import arithmetic
 from bbans.image import fitting
 from bbans.image.codec import _planes, decode_chain, decode_tile, decode_tiles, encode_chain, encode_tile, encode_tiles
@@ -261,3 +263,11 @@ def test_what_is_fitted_to_is_what_is_coded(model: zoo.Model, monkeypatch: pytes
     expected = [phase[:, channel : channel + 1] for phase in (d, b, e) for channel in range(3)]
     assert len(finest) == 9
     assert all(any(torch.equal(plane.x, want) for plane in finest) for want in expected)
+
+
+def test_float64_finds_the_same_codes(model: zoo.Model) -> None:
+    pixels = picture("smooth", 40, 36, 3)
+    payload, _ = encode_tile(model, pixels)
+    other = replace(model, network=backends.use(copy.deepcopy(model.network), backends.FLOAT64))
+    assert encode_tile(other, pixels)[0] == payload
+    assert np.array_equal(decode_tile(other, payload, *pixels.shape), pixels)
