@@ -30,7 +30,7 @@ class InexactDevice(BbansError):
 
 
 class BadBackend(BbansError):
-    """BBANS_BACKEND or BBANS_CODER names nothing that there is, or what computes wrongly on this machine."""
+    """BBANS_BACKEND or BBANS_CODER is not a valid name, or names something that gives wrong results on this machine."""
 
 
 class OutOfBits(BbansError):

@@ -2,7 +2,7 @@
 
     network    bbans.exact, and bbans.vae but for its lattice
     CDF        bbans.codecs, and what makes their parameters of the network's outputs
-    ANS        bbans.ans
+    ANS        bbans.ans; the compiled loops, which do this too, count as CDF
     rest       everything else in bbans: colour transform, local prediction, copies, tiles, checksums, container
 
 Times are exclusive: a call from one share to another stops the first clock until it returns. Functions outside bbans

@@ -72,13 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _let_idle_threads_sleep() -> None:
-    """Have OpenMP's threads sleep while they wait for one another, unless the user has decided; workers inherit it.
+    """Have OpenMP's threads sleep soon while they wait, unless the user has decided; workers inherit it.
 
     By default they spin, on cores that the thread they wait for may need: beside a busy process, everything then takes
     much longer. The variable is read when torch is loaded, and not again.
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
-        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}  # of libgomp: a little less passive
+        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}  # a short spin is faster with libgomp
 
 
 def _wants_debug(arguments: Sequence[str] | None) -> bool:

@@ -87,7 +87,7 @@ class IntConv(nn.Module):
         return y.clamp_(self.lowest, self.highest)
 
     def rows(self, x: Tensor) -> Tensor:
-        """Of vectors [N, in], as `forward`, but [out, N]: of a layer of 1x1."""
+        """Return the outputs [out, N] of a 1x1 layer for vectors [N, in]; otherwise as `forward`."""
         dtype = self.bias.dtype
         y = torch.addmm(self.bias[:, None], self.weight.flatten(1), x.to(dtype).T).floor_()
         return y.clamp_(self.lowest, self.highest)

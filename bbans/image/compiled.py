@@ -1,7 +1,7 @@
-"""`bbans.image.mixtures` symbol by symbol: compiled by Numba, to the same integers as NumPy's.
+"""The coder's loops over symbols, compiled by Numba. They compute the integers of `bbans.image.mixtures`.
 
-What a network puts out is int32 [n, 3K] here, side by side for each symbol. Importing this module compiles it; what is
-compiled stays on disk.
+Network outputs are int32 [n, 3K]: the parameters of a symbol lie side by side. Importing this module compiles the
+loops; Numba caches them on disk.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from numba import njit, types
 
 from bbans.ans import HEAD_MIN
 from bbans.codecs.mixture import PRECISION, WEIGHT_BITS
+from bbans.codecs.tables import PRECISION as TABLE_PRECISION
 from bbans.codecs.tables import SCALE_OF_ONE, SCALES, UNIT
 
 _I32 = types.int32
-_SECANTS = 6  # tried before what is left is halved each time
+_SECANTS = 6  # secant steps before the search falls back to bisection
 _WHOLE = 1 << WEIGHT_BITS
-_FULL = HEAD_MIN.bit_length() - 1 - PRECISION + 32  # log2 of how many times a frequency makes a head too large
+_FULL = HEAD_MIN.bit_length() - 1 - PRECISION + 32  # a head spills a word from frequency << _FULL on
+_LOW = (1 << 32) - 1
+_SURPLUS = TABLE_PRECISION + WEIGHT_BITS - PRECISION  # bits that a sum of weighted table entries has too many
 
 
 def _read(dtype: Any, dims: int, layout: Literal["A", "C"] = "C") -> Any:
@@ -50,10 +53,10 @@ _HEADS = types.Array(types.uint64, 1, "A")
     types.Array(_I32, 2, "C"),
 )
 def last_layer(features, weight, bias, shift, lowest, highest, outputs):  # type: ignore[no-untyped-def]
-    """outputs [n, out] of features [n, in]: `clamp((weight x + bias) >> shift)`."""
+    """Compute outputs [n, out] from features [n, in]: `clamp((weight x + bias) >> shift)`."""
     for i in range(len(features)):
         for o in range(len(weight)):
-            total = np.int32(0)  # Numba's sums of int32 are wider, and LLVM knows no quick way to them
+            total = np.int32(0)  # kept to 32 bits, or LLVM does not vectorise the sum
             for j in range(features.shape[1]):
                 total = np.int32(total + np.int32(np.int32(weight[o, j]) * np.int32(features[i, j])))
             outputs[i, o] = min(max((total + bias[o]) >> shift[o], lowest), highest)
@@ -61,8 +64,11 @@ def last_layer(features, weight, bias, shift, lowest, highest, outputs):  # type
 
 @njit(inline="always")
 def _place(k, count, outputs, centre, origins, shifts, firsts, lasts, lo, place):  # type: ignore[no-untyped-def]
-    """Where component k has the lower end of the symbol `lo` in `Pairs`, before the shift; the shift; the first and
-    the last entry of its table. Returns the mean."""
+    """Fill place[:, k] and return the mean of component k.
+
+    place: the index in `Pairs` of the lower end of symbol `lo`, before the shift; the shift; the first and the last
+    entry of the component's table.
+    """
     scale = np.uint64(min(max(outputs[2 * count + k] + SCALE_OF_ONE, 0), SCALES - 1))
     mean = outputs[count + k] + centre
     place[0, k] = origins[scale] + UNIT * lo - UNIT // 2 - mean
@@ -72,7 +78,7 @@ def _place(k, count, outputs, centre, origins, shifts, firsts, lasts, lo, place)
 
 @njit(inline="always")
 def _weigh(count, outputs, exp2, weights):  # type: ignore[no-untyped-def]
-    """Weights of the components, that add up to 2^12."""
+    """Fill the weights of the components, which add up to 2^12."""
     largest = outputs[0]
     for k in range(1, count):
         largest = max(largest, outputs[k])
@@ -83,7 +89,7 @@ def _weigh(count, outputs, exp2, weights):  # type: ignore[no-untyped-def]
         best = k if below == 0 else best
         weights[k] = exp2[np.uint64(min(below, len(exp2) - 1))]
         total += np.uint32(weights[k])
-    factor = np.uint64(4294967295.0 / np.float64(total))
+    factor = np.uint64(_LOW / np.float64(total))
     rest = np.uint64(_WHOLE)
     for k in range(count):
         weights[k] = (weights[k] * factor) >> np.uint64(32 - WEIGHT_BITS)
@@ -93,7 +99,7 @@ def _weigh(count, outputs, exp2, weights):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _both(x, count, place, weights, values):  # type: ignore[no-untyped-def]
-    """Sums of both ends of the symbol x, which counts from `lo`, side by side."""
+    """Return the CDF at both ends of symbol x (counted from `lo`), packed in 64 bits, before rounding."""
     both = np.uint64(0)
     for k in range(count):
         at = max(min((place[0, k] + UNIT * x) >> place[1, k], place[3, k]), place[2, k])
@@ -103,7 +109,7 @@ def _both(x, count, place, weights, values):  # type: ignore[no-untyped-def]
 
 @_jit(*_TABLES, *_MIXTURES, _SYMBOLS, _FOUND)
 def interval(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, symbols, found):  # type: ignore[no-untyped-def]
-    """found [2, n]: starts and ends of symbols [n]."""
+    """Fill found [2, n] with the starts and ends of symbols [n]."""
     count = outputs.shape[1] // 3
     place, weights = np.empty((4, count), np.int64), np.full(count, _WHOLE, np.uint64)
     for i in range(len(symbols)):
@@ -113,16 +119,15 @@ def interval(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo,
             _weigh(count, outputs[i], exp2, weights)
         x = np.int64(symbols[i]) - lo
         both = _both(x, count, place, weights, values)
-        found[0, i] = np.int64((both & np.uint64(0xFFFFFFFF)) >> np.uint64(8)) + x if x > 0 else 0
-        found[1, i] = np.int64(both >> np.uint64(40)) + x + 1 if x < hi - lo else 1 << PRECISION
+        found[0, i] = np.int64((both & np.uint64(_LOW)) >> np.uint64(_SURPLUS)) + x if x > 0 else 0
+        found[1, i] = np.int64(both >> np.uint64(32 + _SURPLUS)) + x + 1 if x < hi - lo else 1 << PRECISION
 
 
 @_jit(*_TABLES, *_MIXTURES, _HEADS, _read(types.uint32, 1), types.Array(_I32, 1, "C"), returns=types.int64)
 def pop(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, heads, words, symbols):  # type: ignore[no-untyped-def]
-    """Fill symbols [n] from the heads, as many at a time as there are, and return how many words, the newest first, it
-    took; -1 if there are too few.
+    """Pop symbols [n] over all heads in turn. Returns the number of words taken, or -1 if the stack has too few.
 
-    A symbol is sought from the mean on by secants, within what is known already.
+    The search for a symbol starts at the mean and takes secant steps inside the bracket found so far.
     """
     count, top = outputs.shape[1] // 3, np.int64(hi - lo)
     place, weights = np.empty((4, count), np.int64), np.full(count, _WHOLE, np.uint64)
@@ -142,8 +147,8 @@ def pop(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, 
         while True:
             x = min(max(x, low), high)
             both = _both(x, count, place, weights, values)
-            start = np.int64((both & np.uint64(0xFFFFFFFF)) >> np.uint64(8)) + x if x > 0 else 0
-            stop = np.int64(both >> np.uint64(40)) + x + 1 if x < top else 1 << PRECISION
+            start = np.int64((both & np.uint64(_LOW)) >> np.uint64(_SURPLUS)) + x if x > 0 else 0
+            stop = np.int64(both >> np.uint64(32 + _SURPLUS)) + x + 1 if x < top else 1 << PRECISION
             if cf < start:
                 high = x - 1
             elif cf >= stop:
@@ -169,7 +174,8 @@ def pop(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, 
 
 @_jit(_HEADS, _read(_I32, 1, "A"), _read(_I32, 1, "A"), types.Array(types.uint32, 1, "C"), returns=types.int64)
 def push(heads, starts, freqs, words):  # type: ignore[no-untyped-def]
-    """Push intervals [n], those that come last first. Returns where in words [n] what the heads gave begins."""
+    """Push intervals [n] over all heads in turn, the last first. Spilled words fill the end of words [n]; returns where
+    they begin."""
     lanes, top = len(heads), len(words)
     for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
         end = min(begin + lanes, len(starts))
@@ -181,7 +187,7 @@ def push(heads, starts, freqs, words):  # type: ignore[no-untyped-def]
         for i in range(begin, end):
             head, freq = heads[i - begin], np.uint64(freqs[i])
             if head >= freq << np.uint64(_FULL):
-                words[at] = np.uint32(head & np.uint64(0xFFFFFFFF))
+                words[at] = np.uint32(head & np.uint64(_LOW))
                 at += 1
                 head >>= np.uint64(32)
             quotient = head // freq

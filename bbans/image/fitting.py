@@ -239,8 +239,10 @@ def matrix(last: IntConv) -> Tensor:
 def find_codes(
     fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, steps: int = FEW_STEPS
 ) -> tuple[Integers, IntConv]:
-    """The codes that make the plane shortest, or zeros if they do not pay for themselves, and its last layer. steps: of
-    Newton's, at most; few go with some of the pixels, and with others to say whether codes pay."""
+    """Return the codes that make the plane shortest, zeros if they do not pay, and the last layer that they give.
+
+    steps: Newton steps at most. Up to `FEW_STEPS`, some pixels are fitted to, and others decide whether codes pay.
+    """
     none = np.zeros(len(fit.scales), np.int64)
     if not steps:
         return none, last

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bbans.ans import Message
 from bbans.errors import BadFile
-from bbans.image.loops import loops
+from bbans.image.loops import compiled_loops
 from bbans.image.mixtures import Mixtures, push_row
 
 MOST_LANES = 1 << 12
@@ -54,7 +54,7 @@ class Schedule:
         while end > 0:
             lanes = len(message.heads)
             start = max(0, end - lanes)
-            push_row(message.lanes(np.s_[: end - start]), starts[start:end], freqs[start:end], loops(0))
+            push_row(message.lanes(np.s_[: end - start]), starts[start:end], freqs[start:end], compiled_loops(0))
             end = start
             self._now += 1
             if 2 * lanes <= self.most and len(message.words) >= WORDS_A_HEAD * lanes + 8:

@@ -1,4 +1,4 @@
-"""When symbols are coded by loops that Numba compiles (`bbans.image.compiled`), and in how many threads."""
+"""Choose between NumPy and the compiled loops of `bbans.image.compiled`, and run work in one thread or two."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 from bbans.errors import BadBackend
 from bbans.workers import warn_once
 
-CODER = "BBANS_CODER"  # of the environment: what codes
+CODER = "BBANS_CODER"  # environment variable: numpy or numba
 NUMPY, NUMBA = "numpy", "numba"
-WORTH_IT = 1 << 22  # symbols: Numba takes as long to import as it saves with so many
-BLOCK = 1 << 13  # symbols worked on at a time, so that what they need stays in the cache
-SHARED = 1 << 13  # symbols that are worth a second thread
+WORTH_IT = 1 << 22  # symbols after which Numba saves more time than importing it takes
+BLOCK = 1 << 13  # symbols per block, so that the data of a block stay in the cache
+SHARED = 1 << 13  # fewer symbols are not worth a second thread
 
-_seen = 0  # symbols so far
+_seen = 0  # symbols coded so far
 
 
-def loops(symbols: int) -> ModuleType | None:
-    """`bbans.image.compiled`, to code so many more symbols with; None: let NumPy do it. Raises `BadBackend`."""
+def compiled_loops(symbols: int) -> ModuleType | None:
+    """Return `bbans.image.compiled`, or None to use NumPy. Counts `symbols` more. Raises `BadBackend`."""
     global _seen
     _seen += symbols
     asked = os.environ.get(CODER)
@@ -38,31 +38,30 @@ def loops(symbols: int) -> ModuleType | None:
 
 @functools.cache
 def _compiled() -> ModuleType | None:
-    """The loops; None where Numba isn't installed, or doesn't work."""
+    """Return the compiled loops, or None if Numba is missing, broken, or fails the proof."""
     try:
         from bbans.image import compiled
     except ImportError:
         return None
     except Exception as error:
-        warn_once(f"Numba is installed, but does not work here ({error}); NumPy codes instead, which takes longer")
+        warn_once(f"Numba is installed but does not work here ({error}); using NumPy, which is slower")
         return None
     from bbans.image.mixtures import proved
 
     if not proved(compiled):
-        warn_once("what Numba compiles here computes wrongly; NumPy codes instead, which takes longer")
+        warn_once("the loops that Numba compiled give wrong results here; using NumPy, which is slower")
         return None
     return compiled
 
 
 @functools.cache
 def _helper() -> ThreadPoolExecutor:
-    """A second thread."""
+    """Return the second thread's executor."""
     return ThreadPoolExecutor(1, "bbans-coder")
 
 
 def in_blocks(work: Callable[[slice], None], count: int) -> None:
-    """work(part) for all parts of so many symbols, in two threads if there are many. `work` must be free of the GIL
-    for that to pay."""
+    """Call work(part) for each block of `count` symbols, in two threads if that pays; `work` should release the GIL."""
 
     def share(begin: int, end: int) -> None:
         for start in range(begin, end, BLOCK):

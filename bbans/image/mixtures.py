@@ -19,7 +19,7 @@ from bbans.ans import Message
 from bbans.codecs.core import Codec, over_lanes
 from bbans.codecs.mixture import PRECISION, WEIGHT_BITS, Mixture
 from bbans.codecs.tables import SCALE_OF_ONE, SCALES, logistic_tables
-from bbans.image.loops import BLOCK, in_blocks, loops
+from bbans.image.loops import BLOCK, compiled_loops, in_blocks
 from bbans.image.outputs import Made, Outputs
 from bbans.zoo import Tables
 
@@ -71,17 +71,17 @@ class Mixtures:
         """(starts, freqs) out of 2^24 of symbols x [n]. Raises `ValueError` when one isn't in lo..hi."""
         if len(x) and (x.min() < self.lo or x.max() > self.hi):
             raise ValueError(f"symbols are {self.lo}..{self.hi}, not {x.min()}..{x.max()}")
-        return self.intervals(x, loops(len(x)))
+        return self.intervals(x, compiled_loops(len(x)))
 
     def row_codec(self) -> Codec:
         """All n symbols over the lanes of a message, whatever their number."""
         return Codec(
-            lambda message, x: push_row(message, *self.interval(x), loops(0)),
-            lambda message: self.popped(message, loops(len(self))),
+            lambda message, x: push_row(message, *self.interval(x), compiled_loops(0)),
+            lambda message: self.popped(message, compiled_loops(len(self))),
         )
 
     def intervals(self, x: NDArray[Any], compiled: ModuleType | None) -> tuple[Int32, Int32]:
-        """`interval`, by compiled loops if there are any."""
+        """As `interval`, by compiled loops unless `compiled` is None."""
         found = np.empty((2, len(x)), np.int32)
         if not compiled:
             for part in self._blocks():
@@ -98,7 +98,7 @@ class Mixtures:
         return found[0], found[1]
 
     def popped(self, message: Message, compiled: ModuleType | None) -> Int32:
-        """The symbols of a row, popped by compiled loops if there are any, and enough words on the stack."""
+        """Pop a row of symbols, by compiled loops unless `compiled` is None or the stack has too few words."""
         symbols = self._popped(message, compiled) if compiled and isinstance(message, Message) else None
         if symbols is None:
             symbols = over_lanes(lambda part: self[part].made.codec(), len(self)).pop(message)
@@ -106,7 +106,7 @@ class Mixtures:
 
     def _popped(self, message: Message, compiled: ModuleType) -> Int32 | None:
         rows, count = self.outputs.rows(self._pixels), len(self)
-        outputs, symbols = np.empty((count, rows(slice(0, 0), compiled).shape[1]), np.int32), np.empty(count, np.int32)
+        outputs, symbols = np.empty((count, self.outputs.width), np.int32), np.empty(count, np.int32)
 
         def work(part: slice) -> None:
             outputs[part] = rows(part, compiled)
@@ -144,8 +144,8 @@ class Mixtures:
 
 
 def push_row(message: Message, starts: Int32, freqs: Int32, compiled: ModuleType | None) -> None:
-    """Push intervals out of 2^24 over the lanes of a message, as many at a time as there are."""
-    if compiled and isinstance(message, Message):  # what stands in for one has no heads
+    """Push intervals out of 2^24 over all lanes of a message in turn, the last first."""
+    if compiled and isinstance(message, Message):  # stand-ins have no words
         words = np.empty(len(starts), np.uint32)
         message.words.extend(words[compiled.push(message.heads, starts, freqs, words) :])
         return
@@ -156,7 +156,7 @@ def push_row(message: Message, starts: Int32, freqs: Int32, compiled: ModuleType
 
 
 def proved(compiled: ModuleType) -> bool:
-    """Whether compiled loops find what NumPy finds, for parameters of every size, and push and pop it alike."""
+    """Return True if the compiled loops and NumPy push and pop the same, for parameters of every size."""
     tables = Tables(logistic_tables(), np.zeros(1, np.int32), np.exp2(16 - np.arange(257) / 16).astype(np.uint32))
     rng = np.random.default_rng(0)
     for count in (1, 3):

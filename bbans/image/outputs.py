@@ -1,4 +1,4 @@
-"""What networks put out for pixels, computed where it is needed: a layer's features take a fraction of its outputs."""
+"""Network outputs per pixel, computed block by block: the features of a last layer are far smaller than its outputs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,31 @@ Int32 = NDArray[np.int32]
 
 
 class Outputs(Protocol):
-    """What a network puts out for pixels, all integers: outputs [3K] of each."""
+    """Integer network outputs for a row of pixels. width: outputs of each pixel, 3K for K components."""
+
+    @property
+    def width(self) -> int: ...
 
     def columns(self, part: slice) -> Float32:
-        """Those of some pixels, as float32 [3K, some]."""
+        """Return the outputs of a part as float32 [width, len(part)], for NumPy."""
 
     def rows(self, part: slice) -> Callable[[slice, ModuleType], Int32]:
-        """How to have them as int32 [fewer, 3K], of fewer of these pixels, in any thread."""
+        """Return a thread-safe function (subpart of the part, compiled loops) -> int32 [len(subpart), width]."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """Outputs at hand: float32 [3K, n]."""
+    """Outputs that are already computed: float32 [width, n]."""
 
     array: Float32
 
+    @property
+    def width(self) -> int:
+        return len(self.array)
+
     @classmethod
     def of(cls, params: Tensor) -> Made:
-        """Of a network's [n, 3K, h, w]."""
+        """Wrap network outputs [n, 3K, h, w]."""
         return cls(rows_of(params))
 
     def columns(self, part: slice) -> Float32:
@@ -50,22 +57,28 @@ class Made:
 
 @dataclass(frozen=True)
 class LastLayer:
-    """What a layer of 1x1 makes of features [n, in], on the CPU."""
+    """The outputs of a 1x1 layer for features [n, in], on the CPU."""
 
     layer: IntConv
     features: Tensor
 
+    @property
+    def width(self) -> int:
+        return len(self.layer.bias)
+
     @classmethod
     def of(cls, layer: IntConv, features: Tensor) -> LastLayer:
-        """Of features [n, c, h, w]."""
+        """Wrap a layer and its features [n, c, h, w]."""
         return cls(layer, features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]))
 
     def columns(self, part: slice) -> Float32:
         return self.layer.rows(self.features[part]).float().numpy()
 
     def rows(self, part: slice) -> Callable[[slice, ModuleType], Int32]:
+        if self.features.dtype != torch.uint8:
+            return Made(self.columns(part)).rows(slice(None))
         weight, bias, shift = self._integers
-        if self.features.dtype != torch.uint8 or np.abs(weight).max() >= 1 << 15:
+        if np.abs(weight).max() >= 1 << 15:
             return Made(self.columns(part)).rows(slice(None))
         features, weight = np.ascontiguousarray(self.features[part].numpy()), weight.astype(np.int16)
         limits = self.layer.lowest, self.layer.highest
@@ -80,7 +93,7 @@ class LastLayer:
 
     @cached_property
     def _integers(self) -> tuple[Int32, Int32, Int32]:
-        """Weight [out, in], bias, the half that rounds included, and shift."""
+        """Return weight [out, in], bias plus half a step for rounding, and shift."""
         weight, bias, shift = (x.numpy() for x in self.layer.integers())
         bias = bias + (1 << shift >> 1)
         return weight[:, :, 0, 0].astype(np.int32), bias.astype(np.int32), shift.astype(np.int32)
@@ -88,10 +101,14 @@ class LastLayer:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Those of several pictures of `count` pixels, of which each has its own."""
+    """The outputs of several pictures of `count` pixels each, one `Outputs` per picture."""
 
     each: Sequence[Outputs]
     count: int
+
+    @property
+    def width(self) -> int:
+        return self.each[0].width
 
     def columns(self, part: slice) -> Float32:
         return np.concatenate([outputs.columns(mine) for outputs, mine in self._of(part)], 1)
@@ -104,7 +121,7 @@ class Pictures:
         return Made(self.columns(part)).rows(slice(None))
 
     def _of(self, part: slice) -> list[tuple[Outputs, slice]]:
-        """The pictures that a part lies in, and where."""
+        """Return the pictures that a part overlaps, each with the part inside it."""
         found = []
         for picture in range(part.start // self.count, max(part.start, part.stop - 1) // self.count + 1):
             first = picture * self.count
@@ -113,7 +130,7 @@ class Pictures:
 
 
 def outputs_of(layers: Sequence[IntConv], features: Tensor) -> Outputs:
-    """What last layers make of features [n, c, h, w]: one of all pictures, or one of each."""
+    """Return the outputs for features [n, c, h, w]; layers: one for all pictures, or one per picture."""
     each = features.split(1) if len(layers) > 1 else (features,)
     on_cpu = features.device.type == "cpu"
     made: list[Outputs] = [
@@ -123,5 +140,5 @@ def outputs_of(layers: Sequence[IntConv], features: Tensor) -> Outputs:
 
 
 def rows_of(params: Tensor) -> NDArray[np.float32]:
-    """[n, c, h, w] of integers to float32 [c, n h w]."""
+    """Reshape integers [n, c, h, w] to float32 [c, n h w]."""
     return params.transpose(0, 1).flatten(1).float().contiguous().cpu().numpy()

@@ -38,7 +38,7 @@ def revive(network: nn.Module, run: Callable[[], object]) -> int:
     dead = {layer.target: ~alive[name] for name, layer in inner.items() if name in alive and not alive[name].all()}
     for layer in layers.values():
         if layer.source in dead:
-            read = layer.weight[:, : len(dead[layer.source])]  # behind it, a layer may read what isn't of this scale
+            read = layer.weight[:, : len(dead[layer.source])]  # inputs after these are of another scale
             read[:, dead[layer.source]] = 0
     for layer in layers.values():
         if layer.target in dead:

@@ -162,7 +162,7 @@ def signed_bytes(x: Tensor) -> Tensor:
     """Integers [N, channels, h, w] as bytes [N, 2 channels, h, w]: positive parts, then negative ones, up to 255."""
     x = x.contiguous(memory_format=torch.channels_last)
     made = torch.cat([x, -x], 1).clamp(0, BYTE_MAX)
-    return made.contiguous(memory_format=torch.channels_last)  # or what it is put beside would be copied
+    return made.contiguous(memory_format=torch.channels_last)  # or concatenating it would copy the features
 
 
 def byte_weight_digits(weight: Tensor) -> Tensor:

@@ -97,21 +97,21 @@ def test_symbols_outside_the_alphabet_are_refused(tables):
 
 
 def test_numba_comes_in_when_it_is_worth_it(monkeypatch):
-    assert loops.loops(loops.WORTH_IT - 1) is None
-    assert loops.loops(1) is compiled
+    assert loops.compiled_loops(loops.WORTH_IT - 1) is None
+    assert loops.compiled_loops(1) is compiled
     monkeypatch.setenv(loops.CODER, loops.NUMPY)
-    assert loops.loops(1) is None
+    assert loops.compiled_loops(1) is None
 
 
 def test_the_environment_chooses(monkeypatch):
     monkeypatch.setenv(loops.CODER, loops.NUMBA)
-    assert loops.loops(1) is compiled
+    assert loops.compiled_loops(1) is compiled
     monkeypatch.setattr(loops, "_compiled", lambda: None)
     with pytest.raises(BadBackend, match="Numba is not installed"):
-        loops.loops(1)
+        loops.compiled_loops(1)
     monkeypatch.setenv(loops.CODER, "fortran")
     with pytest.raises(BadBackend, match="numpy or numba, not fortran"):
-        loops.loops(1)
+        loops.compiled_loops(1)
 
 
 def test_loops_that_compute_wrongly_are_not_used(monkeypatch):
@@ -127,9 +127,9 @@ def test_loops_that_compute_wrongly_are_not_used(monkeypatch):
     monkeypatch.setattr(workers, "_warned", set())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert loops.loops(loops.WORTH_IT) is None
-        assert loops.loops(1) is None
-    assert ["computes wrongly" in str(one.message) for one in caught] == [True]
+        assert loops.compiled_loops(loops.WORTH_IT) is None
+        assert loops.compiled_loops(1) is None
+    assert ["give wrong results" in str(one.message) for one in caught] == [True]
 
 
 def test_what_stands_in_for_a_message_is_measured_alike(tables):
