@@ -138,9 +138,10 @@ class IntByteConv(nn.Module):
         if add is None:
             y: Tensor = op.default(**settings, attr="relu", scalars=[], algorithm="")
             return y
-        added: Tensor = op.binary(
+        added = _bytes(add)
+        op.binary(  # writes to what is added; what it returns is a copy
             **settings,
-            qaccum=_bytes(add),
+            qaccum=added,
             accum_scale=1.0,
             accum_zero_point=0,
             binary_attr="sum",

@@ -10,8 +10,11 @@ import contextlib
 import operator
 import threading
 from collections.abc import Iterator
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,9 +67,16 @@ class IntConv(nn.Module):
         bias = (self.bias.cpu().double() - 0.5) * power
         return weight.to(torch.int64), bias.to(torch.int64), self.shift
 
+    @cached_property
+    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Weight [out, in] of a 1x1 layer, bias with half of a last place for rounding [out], and shift [out]."""
+        weight, bias, shift = (x.numpy() for x in self.integers())
+        bias = bias + (1 << shift >> 1)
+        return weight[:, :, 0, 0].astype(np.int32), bias.astype(np.int32), shift.astype(np.int32)
+
     def with_integers(self, weight: Tensor, bias: Tensor, shift: Tensor) -> IntConv:
-        """The same layer with others."""
-        return IntConv(
+        """The same layer with others, in the same place."""
+        made = IntConv(
             weight,
             bias,
             shift,
@@ -77,6 +87,8 @@ class IntConv(nn.Module):
             digits=self.digits,
             carrier=self.bias.dtype,
         )
+        made.weight = made.weight.contiguous(memory_format=torch.channels_last)
+        return made if self.bias.device.type == "cpu" else made.to(self.bias.device)
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
         y = self._convolve(x.to(self.bias.dtype)).floor_()

@@ -19,7 +19,7 @@ from bbans.errors import BadModel
 from bbans.exact.bytes import IntByteConv
 from bbans.exact.export import largest_sum, setattr_child
 from bbans.exact.layers import EXACT_LIMIT, IntConv
-from bbans.vae.layers import INPUT_DIGITS, Enlarged, channels_last
+from bbans.vae.layers import INPUT_DIGITS, Enlarged
 
 GAIN_BITS = 10  # a step of a gain is this power of 1/2
 BIAS_BITS = 4  # and one of a bias this power of 1/2, times what `bias_unit` says
@@ -76,8 +76,7 @@ def _within_limits(layer: IntConv, weight: Tensor, bias: Tensor, shift: Tensor) 
         bias, shift = (bias + halved) >> halved, shift - halved
         if bool((shift < 1).any()):
             raise BadModel("a tuning asks for weights that can't be exact")
-    made = layer.with_integers(weight, bias, shift)
-    return channels_last(made.to(layer.weight))
+    return layer.with_integers(weight, bias, shift)
 
 
 class Unrounded(nn.Module):

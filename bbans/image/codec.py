@@ -220,10 +220,11 @@ def decode_preview(
     """
     if isinstance(model.network.config, OF_ONE_SIZE):
         return decode_tile(model, payload, height, width, channels)[:: 1 << levels, :: 1 << levels]
-    depth = min(levels, level_count(height, width))
+    whole = level_count(height, width)
+    depth = min(levels, whole)
     tile, network = _tile(model, payload, height, width, channels)
     shape = 1, -(-height >> depth), -(-width >> depth), channels
-    codec = pictures_codec(network, model.tables, shape, _fits(model), depth=depth)
+    codec = pictures_codec(network, model.tables, shape, _fits(model), levels=range(depth, whole))
     pixels = _pixels(model, _popped(codec, [tile]), channels)[0]
     return pixels[:: 1 << levels - depth, :: 1 << levels - depth]
 

@@ -107,6 +107,16 @@ def _both(x, count, place, weights, values):  # type: ignore[no-untyped-def]
     return both
 
 
+@njit(inline="always")
+def _start(both, x):  # type: ignore[no-untyped-def]
+    return np.int64((both & np.uint64(_LOW)) >> np.uint64(_SURPLUS)) + x if x > 0 else 0
+
+
+@njit(inline="always")
+def _stop(both, x, top):  # type: ignore[no-untyped-def]
+    return np.int64(both >> np.uint64(32 + _SURPLUS)) + x + 1 if x < top else 1 << PRECISION
+
+
 @_jit(*_TABLES, *_MIXTURES, _SYMBOLS, _FOUND)
 def interval(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, symbols, found):  # type: ignore[no-untyped-def]
     """Fill found [2, n] with the starts and ends of symbols [n]."""
@@ -119,56 +129,98 @@ def interval(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo,
             _weigh(count, outputs[i], exp2, weights)
         x = np.int64(symbols[i]) - lo
         both = _both(x, count, place, weights, values)
-        found[0, i] = np.int64((both & np.uint64(_LOW)) >> np.uint64(_SURPLUS)) + x if x > 0 else 0
-        found[1, i] = np.int64(both >> np.uint64(32 + _SURPLUS)) + x + 1 if x < hi - lo else 1 << PRECISION
+        found[0, i], found[1, i] = _start(both, x), _stop(both, x, hi - lo)
 
 
-@_jit(*_TABLES, *_MIXTURES, _HEADS, _read(types.uint32, 1), types.Array(_I32, 1, "C"), returns=types.int64)
-def pop(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, heads, words, symbols):  # type: ignore[no-untyped-def]
-    """Pop symbols [n] over all heads in turn. Returns the number of words taken, or -1 if the stack has too few.
-
-    The search for a symbol starts at the mean and takes secant steps inside the bracket found so far.
-    """
+@_jit(*_TABLES, *_MIXTURES, _FOUND)
+def prepare(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, prepared):  # type: ignore[no-untyped-def]
+    """Fill prepared [n, 2K + 3] with what `pop` needs to know of each symbol: per component its weight << 16 | scale;
+    per component its place (see `_place`); the symbol at the mean, counted from `lo`, and its interval."""
     count, top = outputs.shape[1] // 3, np.int64(hi - lo)
     place, weights = np.empty((4, count), np.int64), np.full(count, _WHOLE, np.uint64)
-    used, lane = 0, 0
-    for i in range(len(symbols)):
+    for i in range(len(outputs)):
         if count > 1:
             _weigh(count, outputs[i], exp2, weights)
         mean = np.int64(0)
         for k in range(count):
             of_k = _place(k, count, outputs[i], centres[i], origins, shifts, firsts, lasts, lo, place)
             mean += np.int64(of_k) * np.int64(weights[k])
-        head = heads[lane]
-        cf = np.int64(head & np.uint64((1 << PRECISION) - 1))
-        x = (mean + _WHOLE * UNIT // 2) // (_WHOLE * UNIT) - lo
-        low, high = np.int64(0), top  # where the symbol lies
+            scale = min(max(outputs[i, 2 * count + k] + SCALE_OF_ONE, 0), SCALES - 1)
+            prepared[i, k] = (np.int64(weights[k]) << 16) | scale
+            prepared[i, count + k] = place[0, k]
+        x = min(max((mean + _WHOLE * UNIT // 2) // (_WHOLE * UNIT) - lo, np.int64(0)), top)
+        both = _both(x, count, place, weights, values)
+        prepared[i, 2 * count] = x
+        prepared[i, 2 * count + 1] = _start(both, x)
+        prepared[i, 2 * count + 2] = _stop(both, x, top)
+
+
+@_jit(
+    *(_read(types.uint64, 1), *[_read(_I32, 1)] * 3),
+    *(types.Array(_I32, 2, "C"), _I32, _I32, _HEADS, _read(types.uint32, 1), types.Array(_I32, 1, "C")),
+    returns=types.int64,
+)
+def pop(values, firsts, lasts, shifts, prepared, lo, hi, heads, words, symbols):  # type: ignore[no-untyped-def]
+    """Pop symbols [n] over all heads in turn. Returns the number of words taken, or -1 if the stack has too few.
+
+    The search for a symbol starts at the mean and takes secant steps inside the bracket found so far. All heads search
+    before any takes its next step, so that a CPU can look ahead: what it would guess wrong is only when the last head
+    is done. `prepared` is written to.
+    """
+    count, lanes, top = (prepared.shape[1] - 3) // 2, len(heads), np.int64(hi - lo)
+    guess, start, stop = 2 * count, 2 * count + 1, 2 * count + 2
+    brackets, searching = np.empty((lanes, 2), np.int32), np.empty(lanes, np.int32)
+    used = 0
+    for begin in range(0, len(symbols), lanes):
+        size = min(lanes, len(symbols) - begin)
+        left = 0
+        for lane in range(size):
+            mine = prepared[begin + lane]
+            cf = np.int32(heads[lane] & np.uint64((1 << PRECISION) - 1))
+            brackets[lane, 0], brackets[lane, 1] = 0, top
+            searching[left] = lane
+            left += (cf < mine[start]) | (cf >= mine[stop])
         tries = 0
-        while True:
-            x = min(max(x, low), high)
-            both = _both(x, count, place, weights, values)
-            start = np.int64((both & np.uint64(_LOW)) >> np.uint64(_SURPLUS)) + x if x > 0 else 0
-            stop = np.int64(both >> np.uint64(32 + _SURPLUS)) + x + 1 if x < top else 1 << PRECISION
-            if cf < start:
-                high = x - 1
-            elif cf >= stop:
-                low = x + 1
-            else:
-                break
+        while left:
             tries += 1
-            if tries <= _SECANTS:
-                x += np.int64(np.floor(np.float32(cf - start) / np.float32(stop - start)))
-            else:
-                x = (low + high) >> 1
-        symbols[i] = x + lo
-        head = (head >> np.uint64(PRECISION)) * np.uint64(stop - start) + np.uint64(cf - start)
-        if head < np.uint64(HEAD_MIN):
-            if used == len(words):
-                return -1
-            head = (head << np.uint64(32)) | np.uint64(words[used])
-            used += 1
-        heads[lane] = head
-        lane = lane + 1 if lane + 1 < len(heads) else 0
+            still = 0
+            for at in range(left):
+                lane = searching[at]
+                mine = prepared[begin + lane]
+                cf = np.int64(heads[lane] & np.uint64((1 << PRECISION) - 1))
+                x, before, after = np.int64(mine[guess]), np.int64(mine[start]), np.int64(mine[stop])
+                low, high = np.int64(brackets[lane, 0]), np.int64(brackets[lane, 1])
+                above = cf >= after
+                low, high = (x + 1, high) if above else (low, x - 1)
+                if tries <= _SECANTS:
+                    x += np.int64(np.floor(np.float32(cf - before) / np.float32(after - before)))
+                else:
+                    x = (low + high) >> 1
+                x = min(max(x, low), high)
+                both = np.uint64(0)
+                for k in range(count):
+                    scale, weight = np.uint64(mine[k] & 0xFFFF), np.uint64(mine[k] >> 16)
+                    entry = (np.int64(mine[count + k]) + UNIT * x) >> np.int64(shifts[scale])
+                    entry = max(min(entry, np.int64(lasts[scale])), np.int64(firsts[scale]))
+                    both += weight * values[np.uint64(entry)]
+                before, after = _start(both, x), _stop(both, x, top)
+                mine[guess], mine[start], mine[stop] = x, before, after
+                brackets[lane, 0], brackets[lane, 1] = low, high
+                searching[still] = lane
+                still += (cf < before) | (cf >= after)
+            left = still
+        for lane in range(size):
+            mine = prepared[begin + lane]
+            head = heads[lane]
+            cf = np.int64(head & np.uint64((1 << PRECISION) - 1))
+            head = (head >> np.uint64(PRECISION)) * np.uint64(mine[stop] - mine[start]) + np.uint64(cf - mine[start])
+            if head < np.uint64(HEAD_MIN):
+                if used == len(words):
+                    return -1
+                head = (head << np.uint64(32)) | np.uint64(words[used])
+                used += 1
+            heads[lane] = head
+            symbols[begin + lane] = mine[guess] + lo
     return used
 
 

@@ -35,14 +35,14 @@ def pictures_codec(
     shape: tuple[int, int, int, int],
     fits: Fits | None = None,
     watch: Watch | None = None,
-    depth: int = 0,
+    levels: range | None = None,
     particles: Particles | None = None,
 ) -> Codec:
     """The codec, on strands, of pictures [n, samples, height, width] (`Sampling.planes`).
 
     shape: (n, height, width, channels), with 1 or 3 channels; fits: of the network's model, if it is a `photo`; watch:
-    what is told the bits of pixels; depth: of the level whose pictures these are, 0 being the finest; particles:
-    that one picture is coded with, by a model that has such (`weighted.takes_particles`).
+    what is told the bits of pixels; levels: those of a `photo` that these pictures go through, 0 being the finest; None
+    for all; particles: that one picture is coded with, by a model that has such (`weighted.takes_particles`).
     """
     count, height, width, channels = shape
     size = (height, width)
@@ -50,11 +50,13 @@ def pictures_codec(
         return DenseCodec(network, tables, count, watch).pictures(particles)
     if isinstance(network, ThumbnailVAE):
         return _Thumbnail(network, tables, count, watch).pictures(particles)
-    return _Photo(network, tables, channels, fits, watch).pictures(size, depth)
+    if levels is None:
+        levels = range(level_count(height, width))
+    return _Photo(network, tables, channels, fits, watch).pictures(size, levels)
 
 
 class _Photo:
-    """p(C) p(D, B, E | C), and so on down to a picture of 2x2 pixels."""
+    """p(C) p(D, B, E | C), and so on down to a picture of a few pixels."""
 
     def __init__(
         self, network: PhotoVAE, tables: Tables, channels: int, fits: Fits | None, watch: Watch | None
@@ -62,13 +64,13 @@ class _Photo:
         self.net, self.tables = network, tables
         self.planes = Planes(tables, network.config.sampling, channels, fits=fits, watch=watch)
 
-    def pictures(self, size: Size, depth: int) -> Codec:
-        """Of a level's pictures."""
+    def pictures(self, size: Size, levels: range) -> Codec:
+        """Of pictures that go through these levels."""
         height, width = size
-        if not level_count(height, width):
+        if not levels:
             return self.planes.raw(height, width, next(self.net.buffers()))
-        coarse = self.pictures((-(-height // 2), -(-width // 2)), depth + 1)
-        return of_phases(dependent(coarse, lambda c: self._level(c, size, depth)), size)
+        coarse = self.pictures((-(-height // 2), -(-width // 2)), levels[1:])
+        return of_phases(dependent(coarse, lambda c: self._level(c, size, levels[0])), size)
 
     def _level(self, c: Tensor, size: Size, depth: int) -> Codec:
         """p(z) p(D | C, z) p(B | C, D, z) by bits back, then p(E | C, D, B); q(z | C, D, B)."""

@@ -29,7 +29,6 @@ from bbans.codecs.tables import PER_OCTAVE, SCALE_OF_ONE, SCALES, ScaleTables
 from bbans.errors import BadModel
 from bbans.exact.layers import IntConv
 from bbans.exact.tuning import moved
-from bbans.vae.layers import channels_last
 from bbans.vae.likelihoods import MEAN_UNIT, SCALE_MAX, SCALE_MIN, logistic_mixture_slopes
 from bbans.vae.phases import PHASES
 from bbans.vae.photo import SAMPLES, PhotoVAE
@@ -44,11 +43,11 @@ LOGISTIC_SD = math.pi / math.sqrt(3)  # the standard deviation of a logistic of 
 FEW_STEPS, MANY_STEPS = 2, 4  # of Newton's; many go with all pixels
 SURPLUS = 16  # bits that codes shall save beside what they take: what they save is only known in real numbers
 SHARES = (1.0, 0.5, 0.25)  # of a Newton step, tried one after another until one pays
-CACHED = 1 << 9  # pixels whose outer products are made at a time, so that they stay in the cache
+CACHED = 1 << 17  # entries of outer products made at a time, so that they stay in the cache
 LEAST_MASS = 1e-9  # as in `logistic_mixture_slopes`
 DAMPING = 0.3  # how much of the curvature is what it is in the mean picture, and not what the plane's own slopes say
-SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 14, 1 << 12  # at most so many are looked at in few steps
-CHECK_PIXELS = 1 << 13  # at most so many others say whether the codes of few steps pay
+SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 14, 3 << 10  # at most so many are looked at in few steps
+CHECK_PIXELS = 1 << 12  # at most so many others say whether the codes of few steps pay
 
 Integers = NDArray[np.int64]
 
@@ -77,8 +76,7 @@ class Fit:
         if not codes.any():
             return last
         changes = torch.from_numpy(self.moves(codes, count))
-        made = moved(last, changes[:, :-1, None, None], CONSTANT * changes[:, -1])
-        return channels_last(made.to(last.weight))
+        return moved(last, changes[:, :-1, None, None], CONSTANT * changes[:, -1])
 
     def codec(self, tables: ScaleTables, count: int) -> Codec:
         """Of the codes of a plane: their spread, then each."""
@@ -289,7 +287,8 @@ def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: int) -> ND
         by_matrix = (slopes @ seen.features.T).double().numpy() * seen.times
         slope = np.tensordot(directions.double().numpy(), by_matrix) + prior * codes
         found = np.zeros((len(codes), len(codes)))
-        for mine, read in zip(slopes[:, sparse].split(CACHED, 1), few.split(CACHED, 1), strict=True):
+        block = CACHED // flat.shape[1]
+        for mine, read in zip(slopes[:, sparse].split(block, 1), few.split(block, 1), strict=True):
             along = flat @ (mine[:, None] * read).flatten(0, 1)
             found += (along @ along.T).double().numpy()
         curvature = (1 - DAMPING) * (count / few.shape[1]) * found + np.diag(DAMPING * expected + prior)

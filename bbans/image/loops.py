@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -16,7 +17,7 @@ from bbans.workers import warn_once
 CODER = "BBANS_CODER"  # environment variable: numpy or numba
 NUMPY, NUMBA = "numpy", "numba"
 WORTH_IT = 1 << 22  # symbols after which Numba saves more time than importing it takes
-BLOCK = 1 << 13  # symbols per block, so that the data of a block stay in the cache
+BLOCK = 1 << 12  # symbols per block, so that the data of a block stay in the cache
 SHARED = 1 << 13  # fewer symbols are not worth a second thread
 
 _seen = 0  # symbols coded so far
@@ -61,17 +62,26 @@ def _helper() -> ThreadPoolExecutor:
 
 
 def in_blocks(work: Callable[[slice], None], count: int) -> None:
-    """Call work(part) for each block of `count` symbols, in two threads if that pays; `work` should release the GIL."""
+    """Call work(part) for each block of `count` symbols, in two threads if that pays; `work` should release the GIL.
 
-    def share(begin: int, end: int) -> None:
-        for start in range(begin, end, BLOCK):
-            work(slice(start, min(start + BLOCK, end)))
+    Each thread takes the next block when it is done with its last: the second one shares its core with PyTorch's
+    threads, which wait for more work without sleeping.
+    """
+    blocks, lock = iter(range(0, count, BLOCK)), threading.Lock()
+
+    def share() -> None:
+        while True:
+            with lock:
+                start = next(blocks, None)
+            if start is None:
+                return
+            work(slice(start, min(start + BLOCK, count)))
 
     if count < SHARED or torch.get_num_threads() == 1:
-        share(0, count)
+        share()
         return
-    other = _helper().submit(share, count // 2, count)
+    other = _helper().submit(share)
     try:
-        share(0, count // 2)
+        share()
     finally:
         other.result()

@@ -106,15 +106,17 @@ class Mixtures:
 
     def _popped(self, message: Message, compiled: ModuleType) -> Int32 | None:
         rows, count = self.outputs.rows(self._pixels), len(self)
-        outputs, symbols = np.empty((count, self.outputs.width), np.int32), np.empty(count, np.int32)
+        prepared = np.empty((count, self.outputs.width // 3 * 2 + 3), np.int32)
+        symbols = np.empty(count, np.int32)
 
         def work(part: slice) -> None:
-            outputs[part] = rows(part, compiled)
+            outputs = rows(part, compiled)
+            compiled.prepare(*self._tables, outputs, self.centres[part], self.lo, self.hi, prepared[part])
 
         in_blocks(work, count)
-        heads = message.heads.copy()
-        mixtures = outputs, self.centres, self.lo, self.hi
-        used = compiled.pop(*self._tables, *mixtures, heads, message.words.array(), symbols)
+        heads, pairs = message.heads.copy(), self.tables.logistic.pairs
+        tables = pairs.values, pairs.firsts, pairs.lasts, pairs.shifts
+        used = compiled.pop(*tables, prepared, self.lo, self.hi, heads, message.words.array(), symbols)
         if used < 0:
             return None
         message.words.take(used)

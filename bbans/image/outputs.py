@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import ModuleType
 from typing import Protocol
 
@@ -77,7 +77,7 @@ class LastLayer:
     def rows(self, part: slice) -> Callable[[slice, ModuleType], Int32]:
         if self.features.dtype != torch.uint8:
             return Made(self.columns(part)).rows(slice(None))
-        weight, bias, shift = self._integers
+        weight, bias, shift = self.layer.arrays
         if np.abs(weight).max() >= 1 << 15:
             return Made(self.columns(part)).rows(slice(None))
         features, weight = np.ascontiguousarray(self.features[part].numpy()), weight.astype(np.int16)
@@ -85,18 +85,11 @@ class LastLayer:
 
         def computed(fewer: slice, loops: ModuleType) -> Int32:
             some = features[fewer]
-            outputs = np.empty((len(some), len(weight)), np.int32)
+            outputs = _scratch((len(some), len(weight)))
             loops.last_layer(some, weight, bias, shift, *limits, outputs)
             return outputs
 
         return computed
-
-    @cached_property
-    def _integers(self) -> tuple[Int32, Int32, Int32]:
-        """Return weight [out, in], bias plus half a step for rounding, and shift."""
-        weight, bias, shift = (x.numpy() for x in self.layer.integers())
-        bias = bias + (1 << shift >> 1)
-        return weight[:, :, 0, 0].astype(np.int32), bias.astype(np.int32), shift.astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -127,6 +120,18 @@ class Pictures:
             first = picture * self.count
             found.append((self.each[picture], slice(max(part.start - first, 0), min(part.stop - first, self.count))))
         return found
+
+
+_of_thread = threading.local()
+
+
+def _scratch(shape: tuple[int, int]) -> Int32:
+    """Return an array that the next call by the same thread overwrites: fresh memory would cost more than it holds."""
+    size = shape[0] * shape[1]
+    memory: Int32 | None = getattr(_of_thread, "memory", None)
+    if memory is None or len(memory) < size:
+        _of_thread.memory = memory = np.empty(size, np.int32)
+    return memory[:size].reshape(shape)
 
 
 def outputs_of(layers: Sequence[IntConv], features: Tensor) -> Outputs:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bbans.ans import Message
 from bbans.codecs.bilevel import Bernoullis
-from bbans.codecs.core import Codec, autoregressive, dependent, serial
+from bbans.codecs.core import Codec, autoregressive, dependent, over_lanes, serial
 from bbans.codecs.discrete import uniform
 from bbans.codecs.grid import GridNormals
 from bbans.codecs.latent import PRIOR_SCALE, BinnedPosterior, centres, prior_codec
@@ -250,22 +250,20 @@ class Planes:
         """A picture as it is: its RGB or grey values, uniform."""
         count = height * width * self.channels
 
+        def row(strand: Strand) -> Codec:
+            return over_lanes(lambda part: uniform(256), strand.count * count)
+
         def push(strands: Sequence[Strand], x: Tensor) -> None:
             values = self.sampling.pixels(x, self.channels).cpu().numpy().reshape(-1, count)
             for strand, part in zip(strands, parts_of(strands), strict=True):
-                for value in reversed(values[part].ravel()):
-                    uniform(256).push(strand.message.lanes(np.s_[:1]), np.array([value]))
+                row(strand).push(strand.message, values[part].ravel())
                 strand.pays(LIKELIHOOD, 8.0 * count * strand.count)
 
         def pop(strands: Sequence[Strand]) -> Tensor:
             for strand in strands:
                 strand.pays(LIKELIHOOD, 8.0 * count * strand.count)
-            values = [
-                int(uniform(256).pop(strand.message.lanes(np.s_[:1]))[0])
-                for strand in strands
-                for _ in range(strand.count * count)
-            ]
-            pixels = torch.tensor(values, dtype=torch.uint8).reshape(-1, height, width, self.channels)
+            values = np.concatenate([row(strand).pop(strand.message) for strand in strands]).astype(np.uint8)
+            pixels = torch.from_numpy(values).reshape(-1, height, width, self.channels)
             return self.sampling.planes(pixels.to(like.device)).to(like.dtype)
 
         return Codec(push, pop)

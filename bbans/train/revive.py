@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bbans.vae.layers import Conv
+from bbans.vae.layers import ByteConv, Conv
 
 
 @torch.no_grad()
@@ -38,12 +38,13 @@ def revive(network: nn.Module, run: Callable[[], object]) -> int:
     dead = {layer.target: ~alive[name] for name, layer in inner.items() if name in alive and not alive[name].all()}
     for layer in layers.values():
         if layer.source in dead:
-            read = layer.weight[:, : len(dead[layer.source])]  # inputs after these are of another scale
-            read[:, dead[layer.source]] = 0
+            layer.weight[:, dead[layer.source]] = 0
     for layer in layers.values():
         if layer.target in dead:
             fresh = nn.init.kaiming_normal_(torch.empty_like(layer.weight), nonlinearity="relu")
             layer.weight[dead[layer.target]] = fresh[dead[layer.target]]
+            if isinstance(layer, ByteConv) and layer.beside is not None:
+                layer.beside[dead[layer.target]] = 0
 
     def centre(layer: Conv, args: Any, kwargs: Any, out: Tensor) -> Tensor | None:
         """In the order of the layers, so that each sees what those before it have become."""

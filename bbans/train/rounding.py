@@ -66,7 +66,7 @@ def _largest(layers: list[ByteConv], run: Callable[[], object], *, by_output: bo
 
 def _scale(layers: list[Conv], name: str, gains: Tensor) -> None:
     """Multiply the outputs of a scale [outputs], or all alike [1], wherever they are written, and divide the weights
-    that read them. What else a layer reads beside them stays as it is."""
+    that read them. What a layer reads beside them stays as it is."""
     assert is_byte(name)
     gains = gains.expand(next(len(one.weight) for one in layers if one.target == name and isinstance(one, ByteConv)))
     for layer in layers:
@@ -75,5 +75,7 @@ def _scale(layers: list[Conv], name: str, gains: Tensor) -> None:
             layer.weight *= each[:, None, None, None]
             assert layer.bias is not None
             layer.bias *= each
+            if isinstance(layer, ByteConv) and layer.beside is not None:
+                layer.beside.mul_(each[:, None, None, None])
         if layer.source == name:
-            layer.weight[:, : len(gains)] /= gains[:, None, None]
+            layer.weight /= gains[:, None, None]

@@ -40,7 +40,7 @@ class Family:
 
 
 def _photo_bits(model: PhotoVAE, planes: Tensor, channels: int, latents: Latents) -> Bits:
-    """All levels, and the last 2x2 pixels as they are."""
+    """All levels, and the coarsest C as it is."""
     bits, rest = photo_bits(model, planes, levels=level_count(*planes.shape[-2:]), grey=channels == 1, latents=latents)
     raw = 8.0 * rest[0].numel() / (SAMPLES if channels == 1 else 1)
     return bits | {"raw": torch.full((len(planes),), raw, device=planes.device)}

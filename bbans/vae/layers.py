@@ -123,16 +123,35 @@ class ByteConv(Conv):
 
     What is told of a region is a byte with a sign; together with an addend it makes one that is a byte again.
 
+    beside: how many of the inputs, the last ones, are not of the scale `source`. Their weights are a parameter of their
+    own, because Muon moves all weights of a matrix alike, and these must become several times as large as the others.
+
     spends: whether the addend is read by nothing else, so that it may be overwritten.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, *, source: str, target: str, spends: bool = False
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        *,
+        source: str,
+        target: str,
+        beside: int = 0,
+        spends: bool = False,
     ) -> None:
         super().__init__(
             channels_in, channels_out, kernel, source=source, target=target, reads=BYTE_UNIT, writes=BYTE_UNIT
         )
         self.rounds, self.spends = False, spends
+        whole = self.weight.detach()
+        self.weight = nn.Parameter(whole[:, : channels_in - beside].clone())
+        self.beside = nn.Parameter(whole[:, channels_in - beside :].clone()) if beside else None
+
+    @property
+    def whole(self) -> Tensor:
+        """The weights of all inputs [out, in, kernel, kernel], before rounding."""
+        return self.weight if self.beside is None else torch.cat([self.weight, self.beside], 1)
 
     def get_extra_state(self) -> Tensor:
         """Whether it rounds, uint8 [1]: part of the weights."""
@@ -142,7 +161,7 @@ class ByteConv(Conv):
         self.rounds = bool(state[0])
 
     def kernel(self) -> Tensor:
-        return cast(Tensor, _RoundWeights.apply(self.weight)) if self.rounds else self.weight
+        return cast(Tensor, _RoundWeights.apply(self.whole)) if self.rounds else self.whole
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
         y = self._convolve(x, self.kernel())

@@ -136,8 +136,14 @@ def photo_levels(
 
 
 def level_count(height: int, width: int) -> int:
-    """Levels of a whole picture: until at most 2x2 pixels are left."""
-    return max(0, (max(height, width) - 1).bit_length() - 1)
+    """Return how many levels a picture has: until C has at most 4 pixels, or one in 16,384 of the picture's.
+
+    C is coded as it is then. More levels would save a few bytes, and take a tenth of the time of a small network.
+    """
+    most, levels = max(4, height * width >> 14), 0
+    while -(-height >> levels) * -(-width >> levels) > most:
+        levels += 1
+    return levels
 
 
 # -- thumbnail ---------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class ByteHead(nn.Module):
     def __init__(self, samples: int, channels: int, hidden: int, mixtures: int, *, source: str, inner: str) -> None:
         super().__init__()
         self.inner = nn.ModuleList(
-            ByteConv(channels + 2 * channel, hidden, 1, source=source, target=f"{inner}.{channel}")
+            ByteConv(channels + 2 * channel, hidden, 1, source=source, target=f"{inner}.{channel}", beside=2 * channel)
             for channel in range(samples)
         )
         digits = parameters(mixtures)
@@ -137,6 +137,15 @@ class ByteHead(nn.Module):
         if channel:
             mine = torch.cat([mine, signed_bytes(earlier).to(mine.dtype)], 1)
         return self.inner[channel](mine)
+
+
+def _of_signed(layer: ByteConv) -> ByteConv:
+    """Have a layer that reads `signed_bytes` begin linear: as a layer that reads the integers themselves."""
+    with torch.no_grad():
+        positive, negative = layer.weight.chunk(2, 1)
+        positive *= 2**0.5  # it reads half as many inputs
+        negative.copy_(-positive)
+    return layer
 
 
 def _spread(out: Conv, mixtures: int, spread: float) -> None:
@@ -171,7 +180,7 @@ class Phases(nn.Module):
 
         def enter(channels_in: int, target: str) -> Conv:
             if bytes:
-                return ByteConv(2 * channels_in, c, 3, source="byte.input", target=target)
+                return _of_signed(ByteConv(2 * channels_in, c, 3, source="byte.input", target=target))
             return Conv(channels_in, c, 3, source="input", target=target)
 
         def residuals(count: int, stream: str, phase: str) -> nn.Sequential:

@@ -20,13 +20,20 @@ from bbans.image.picture import Picture, compress_picture
 from bbans.image.weighted import Particles
 
 HERE = Path(__file__).parent
-VERSIONS = ("v0", "v1")  # of files; models, and archives, whose version is 0, are in the first
+VERSIONS = ("v0", "v1")  # of files of chains; models, and archives, whose version is 0, are in the first
 WITH_PARTICLES = HERE / "v2"  # which no other file needs
 VERSION = HERE / "v0"
 NEWEST = HERE / VERSIONS[-1]
-MODEL = VERSION / "tiny"
-# name of the file, height, width, channels
-PICTURES = (("photo-rgb", 45, 67, 3), ("photo-grey", 40, 64, 1), ("one-pixel", 1, 1, 3), ("column", 19, 1, 1))
+MODEL, ON_BYTES = VERSION / "tiny", VERSION / "tiny-bytes"
+# name of the file, height, width, channels, model
+PICTURES = (
+    ("photo-rgb", 45, 67, 3, MODEL),
+    ("photo-grey", 40, 64, 1, MODEL),
+    ("one-pixel", 1, 1, 3, MODEL),
+    ("column", 19, 1, 1, MODEL),
+    ("bytes-rgb", 45, 67, 3, ON_BYTES),
+    ("bytes-top", 300, 350, 3, ON_BYTES),  # its last C is more than 4 pixels
+)
 # names of models for pictures of one size, by mode; each writes an archive and a file of one picture
 THUMBNAILS = {"RGB": "tiny-rgb", "1": "tiny-bilevel"}
 PARTICLES = {"coupled": Particles(5), "independent": Particles(3, coupled=False)}  # by those, too
@@ -104,15 +111,16 @@ def with_particles(mode: str, model: zoo.Model, how: str, file: Path) -> None:
     archive.create(file.with_suffix(".bbansa"), [some], model=model, particles=particles)
 
 
-def write_model(folder: Path) -> None:
-    """A `photo` model."""
+def write_model(folder: Path, bits: int) -> None:
+    """A `photo` model whose residual blocks have activations of so many bits."""
     from bbans.train.data import Mix
     from bbans.train.export import export
     from bbans.train.tasks import PhotoTask
     from bbans.vae.photo import PhotoConfig, PhotoVAE
 
     torch.manual_seed(0)
-    config = PhotoConfig(channels=8, hidden=4, mixtures=2, latents=2, regional=8, blocks=(1, 1, 1), distinct=2)
+    sizes = {"channels": 8, "hidden": 4, "mixtures": 2, "latents": 2, "regional": 8, "distinct": 2}
+    config = PhotoConfig(**sizes, blocks=(1, 1, 1), bits=bits, overview=bits == 12)
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "calibration.png"
         Image.fromarray(picture(96, 96, 3)).save(source)
@@ -175,8 +183,8 @@ def main() -> None:
     def model(name: str) -> zoo.Model:
         folder = VERSION / name
         if not folder.exists():
-            if name == MODEL.name:
-                write_model(folder)
+            if name in (MODEL.name, ON_BYTES.name):
+                write_model(folder, bits=8 if name == ON_BYTES.name else 12)
             elif name in DENSE:
                 write_dense_model(folder, name)
             else:
@@ -190,9 +198,9 @@ def main() -> None:
         if not file.exists():
             file.write_bytes(compress_picture(source, of, by_model=by_model)[0])
 
-    for name, height, width, channels in PICTURES:
+    for name, height, width, channels, of in PICTURES:
         mode = "RGB" if channels == 3 else "L"
-        write(name, Picture(picture(height, width, channels), mode), model(MODEL.name))
+        write(name, Picture(picture(height, width, channels), mode), model(of.name))
     for name in OTHERS:
         write(name, other(name), model(MODEL.name), by_model=False)
     for mode, name in CHAINS:
@@ -200,7 +208,7 @@ def main() -> None:
         if not (VERSION / f"{name}.bbansa").exists():
             archived(mode, model(name), VERSION / f"{name}.bbansa")
         WITH_PARTICLES.mkdir(exist_ok=True)
-        for how in PARTICLES:
+        for how in PARTICLES if name in THUMBNAILS.values() else ():
             if not (file := WITH_PARTICLES / f"{name}-{how}.bbans").exists():
                 with_particles(mode, model(name), how, file)
 

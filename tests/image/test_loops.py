@@ -120,7 +120,7 @@ def test_loops_that_compute_wrongly_are_not_used(monkeypatch):
         arguments[-1][17] ^= 1
         return used
 
-    broken = types.SimpleNamespace(pop=wrong, push=compiled.push, interval=compiled.interval)
+    broken = types.SimpleNamespace(pop=wrong, **{n: getattr(compiled, n) for n in ("prepare", "push", "interval")})
     assert proved(compiled)
     assert not proved(broken)
     monkeypatch.setattr("bbans.image.mixtures.proved", lambda _: False)

@@ -18,7 +18,7 @@ class Told(nn.Module):
         self.told = Conv(3, 16, 1, source="input", target="byte.stream", relu=False, writes=BYTE_UNIT)
         self.enter = nn.ModuleList(ByteConv(2, 8, 3, source="byte.input", target="byte.stream") for _ in range(2))
         self.blocks = nn.ModuleList(Residual(8, stream="byte.stream", inner=f"byte.{i}", bytes=True) for i in range(2))
-        self.head = ByteConv(10, 4, 1, source="byte.stream", target="byte.hidden")
+        self.head = ByteConv(10, 4, 1, source="byte.stream", target="byte.hidden", beside=2)
         self.out = Conv(4, 3, 1, source="byte.hidden", target="params", relu=False, reads=BYTE_UNIT)
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
