@@ -1,7 +1,7 @@
-"""The same work on many things, in several processes: results in order, a few in flight, nobody left behind.
+"""The same work on many things, in several processes or threads: in order, a few in flight, nobody left behind.
 
-Knows processes and pipes; refuses to know what the work is. A worker that fails fails the whole: its exception is
-raised here. When the caller stops, for whatever reason, the workers are ended; when the caller dies, their pipes do
+Knows processes, pipes and threads; refuses to know what the work is. A worker that fails fails the whole: its exception
+is raised here. When the caller stops, for whatever reason, the workers are ended; when the caller dies, their pipes do
 too, and they end themselves. Ctrl-C is the caller's alone.
 """
 
@@ -14,7 +14,9 @@ import pickle
 import signal
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -27,7 +29,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 IN_FLIGHT = 2
-"""Tasks for each worker that are begun, or done and not yet taken: memory is bounded by them."""
+"""Tasks for each worker, or thread, that are begun, or done and not yet taken: memory is bounded by them."""
 
 
 _warned: set[str] = set()
@@ -83,6 +85,26 @@ def ordered(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) ->
                     reply = connection.recv()
                 done[busy.pop(connection)] = reply
                 idle.append(connection)
+
+
+def in_threads(
+    work: Callable[[Task], Result], tasks: Iterable[Task], threads: int, begin: Callable[[], object]
+) -> Generator[Result]:
+    """work(task) of each task, in their order, in so many threads of this process, each of which calls `begin` first.
+
+    Tasks are taken as they are needed. To be closed (`contextlib.closing`) by who may not read to the end.
+    """
+    pool = ThreadPoolExecutor(threads, "bbans-worker", initializer=begin)
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            under_way.append(pool.submit(work, task))
+            if len(under_way) == IN_FLIGHT * threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

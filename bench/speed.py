@@ -26,6 +26,7 @@ import click
 from torch import Tensor, nn
 
 from bbans import zoo
+from bbans.exact import backends
 from bbans.exact.backends import backend_of, use
 from bbans.exact.bytes import IntByteConv
 from bbans.exact.layers import IntConv
@@ -120,6 +121,17 @@ def firsts_of(settings: Sequence[Setting]) -> list[Setting]:
     for setting in settings:
         firsts.setdefault(setting.model, setting)
     return list(firsts.values())
+
+
+def with_backends(settings: Sequence[Setting], threads: int) -> list[Setting]:
+    """The rows, and behind them the first of each model once more by every other backend that computes it exactly."""
+    others = [
+        replace(setting, backend=tried.backend)
+        for setting in firsts_of(settings)
+        for tried in backends.describe(zoo.load(setting.model, device="cpu", threads=threads).network)
+        if tried.seconds is not None and not tried.used
+    ]
+    return [*settings, *others]
 
 
 def load(settings: Sequence[Setting], threads: int) -> list[zoo.Model]:
@@ -306,6 +318,9 @@ def speed_table(speeds: Sequence[Speed], jxls: Sequence[str] = ()) -> list[str]:
     callback=lambda _, __, texts: [common.efforts_of(text) for text in texts],
     help=f"Efforts of bbans: once for all models, or once for each -m, in order.  [default: {effort_levels.DEFAULT}]",
 )
+@click.option(
+    "--backends", "every_backend", is_flag=True, help="Add rows for all backends, at each model's first effort."
+)
 @common.jxl_option("7")
 def main(
     images: tuple[Path, ...],
@@ -314,6 +329,7 @@ def main(
     runs: int,
     threads: int,
     efforts: list[list[int]],
+    every_backend: bool,
     jxl: list[int],
 ) -> None:
     """Measure speed and memory on IMAGEs.  [default: kodak/kodim01.png in the data folder]
@@ -321,6 +337,8 @@ def main(
     Shares, load and memory are those of each model at its first effort. Peers have one thread.
     """
     settings = settings_of(models, efforts)
+    if every_backend:
+        settings = with_backends(settings, threads)
     pictures = [read_picture(path, strip=True) for path in common.images(images, "kodak/kodim01.png")]
     firsts = firsts_of(settings)
     peaks = [peak_bytes(pictures[0], setting, threads) for setting in firsts]

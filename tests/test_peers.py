@@ -90,6 +90,14 @@ def test_rows_are_models_and_efforts(speed) -> None:
             rows(models, [5], [4])
 
 
+def test_rows_of_all_backends(speed: types.ModuleType, tiny_models: dict[int, Path]) -> None:
+    name = str(tiny_models[8])
+    rows = speed.with_backends([speed.Setting(name, 5), speed.Setting(name, 4)], 1)
+    assert [(row.effort, row.backend) for row in rows[:2]] == [(5, None), (4, None)]
+    assert {(row.effort, row.backend) for row in rows[2:]} <= {(5, "int8"), (5, "float32"), (5, "float64")}
+    assert len(rows) == 4
+
+
 def test_ratios_are_to_the_first_effort_of_each_release(speed) -> None:
     jxls = {"cjxl 0.7.0 e7": (0.5, 10), "cjxl 0.7.0 e9": (0.1, 9), "libjxl 0.11.2 e7": (1, 20)}
     rows = [speed.Speed(name, *both) for name, both in {"photo e5": (0.4, 5), **jxls, "PNG": (1, 50)}.items()]

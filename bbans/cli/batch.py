@@ -40,7 +40,7 @@ jobs_option = click.option(
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
-    help="Work in so many processes: on inputs, or on the tiles of a single one.",
+    help="Work on inputs in so many processes.",
 )
 
 

@@ -18,7 +18,6 @@ from bbans.image.container import SUFFIX
 if TYPE_CHECKING:
     from bbans.image.picture import Report
     from bbans.image.weighted import Particles
-    from bbans.zoo import Model
 
 
 def _suffixes() -> set[str]:
@@ -82,7 +81,7 @@ def compress(
         raise click.UsageError(f"-o: '{batch.output}' is the name of an image; what is written is a {SUFFIX} file")
     load = shared.ModelLoader(model, device, threads, jobs, effort)
     work = _Writing(
-        load, effort, shared.particles_of(particles, coupled), verify, strip, verbose or batch.as_json, max_pixels, jobs
+        load, effort, shared.particles_of(particles, coupled), verify, strip, verbose or batch.as_json, max_pixels
     )
     warned = False
 
@@ -134,7 +133,7 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Writing:
-    """How inputs become files. jobs: processes for the tiles of one."""
+    """How inputs become files."""
 
     load: shared.ModelLoader
     effort: int
@@ -143,7 +142,6 @@ class _Writing:
     strip: bool
     want_elbo: bool
     max_pixels: int
-    jobs: int
 
     def __call__(self, task: Task) -> _Made:
         from bbans.image.files import naming, read_picture
@@ -160,21 +158,15 @@ class _Writing:
         model = self.load()
         begin = time.perf_counter()
         how: dict[str, Any] = {"want_elbo": self.want_elbo, "effort": self.effort, "particles": self.particles}
-        spread: dict[str, Any] = {"max_pixels": self.max_pixels, "jobs": self.jobs}
         with naming(source.name):
-            data, report = compress_picture(picture, model, load=self.load, **how, **spread)
+            data, report = compress_picture(picture, model, **how, max_pixels=self.max_pixels)
             seconds = time.perf_counter() - begin
             if self.verify:
-                verify_picture(data, picture, functools.partial(_the_same, self.load), **spread)
+                verify_picture(data, picture, lambda _: model, max_pixels=self.max_pixels)
         size = picture.width, picture.height
         return _Made(
             data, report, *size, picture.mode, model.name, model.id.hex(), _is_smaller_jpeg(source, data), seconds
         )
-
-
-def _the_same(load: shared.ModelLoader, model_id: bytes) -> Model:
-    """The model that compressed is that which decompresses."""
-    return load()
 
 
 def _is_smaller_jpeg(source: Source, data: bytes) -> bool:

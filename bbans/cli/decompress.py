@@ -84,7 +84,7 @@ def decompress(
     view = View(region, preview)
     if batch.remove and view != ALL:
         raise click.UsageError("--rm removes only what was decompressed as a whole")
-    reading = _Reading(shared.ModelFinder(model, device, threads, jobs), view, keep_going, max_pixels, jobs)
+    reading = _Reading(shared.ModelFinder(model, device, threads, jobs), view, keep_going, max_pixels)
 
     def finish(task: Task, made: _Made) -> None:
         batch.write(task, made.data, keep=bool(made.lost or made.left_out))
@@ -125,7 +125,7 @@ def test(batch: Batch, max_pixels: int, model: Path | None, jobs: int, device: s
     bbans test photo.png.bbans    says ok, or what is wrong
     bbans test -r -j 4 small      all files in a folder, in four processes
     """
-    reading = _Reading(shared.ModelFinder(model, device, threads, jobs), ALL, False, max_pixels, jobs)
+    reading = _Reading(shared.ModelFinder(model, device, threads, jobs), ALL, False, max_pixels)
 
     def finish(task: Task, _: None) -> None:
         batch.say(f"{task.source.name}: ok", {"input": task.source.name, "ok": True})
@@ -135,13 +135,12 @@ def test(batch: Batch, max_pixels: int, model: Path | None, jobs: int, device: s
 
 @dataclass(frozen=True)
 class _Reading:
-    """How files are read. jobs: processes for the tiles of one."""
+    """How files are read."""
 
     find: shared.ModelFinder
     view: View
     keep_going: bool
     max_pixels: int
-    jobs: int
 
     def __call__(self, task: Task) -> tuple[Picture, list[BbansError]]:
         """The picture in a file, and what is wrong with its tiles."""
@@ -157,7 +156,6 @@ class _Reading:
                 view=self.view,
                 lost=lost if self.keep_going else None,
                 max_pixels=self.max_pixels,
-                jobs=self.jobs,
             )
         return picture, lost
 

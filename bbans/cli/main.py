@@ -27,6 +27,8 @@ from bbans.cli.train import train
 from bbans.errors import BbansError
 from bbans.memory import keep_large_buffers
 
+SHORT_SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}  # of GNU's OpenMP, some microseconds; of LLVM's, in ms
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
@@ -77,8 +79,8 @@ def _let_idle_threads_sleep() -> None:
     By default they spin, on cores that the thread they wait for may need: beside a busy process, everything then takes
     much longer. The variable is read when torch is loaded, and not again.
     """
-    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
-        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}  # a short spin is faster with libgomp
+    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", *SHORT_SPIN)):
+        os.environ |= SHORT_SPIN
 
 
 def _wants_debug(arguments: Sequence[str] | None) -> bool:

@@ -148,7 +148,8 @@ def _holds(layer: IntByteConv, size: tuple[int, int, int], device: torch.device)
     few = [0, 1, 2] if size[1] > 3 else list(range(size[1]))
     for add in (None, _added(layer, x)):
         expected = _by_integers(layer, x[:, :, few].cpu(), None if add is None else add[:, :, few].cpu())
-        found = layer(x, add).cpu().long()
+        found = layer(x, add).cpu()
+        expected = expected.to(found.dtype)
         if size[1] > 3:
             if not bool((found[:, :, 1:-1] == expected[:, :, 1:2]).all()):
                 return False

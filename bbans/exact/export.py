@@ -197,7 +197,7 @@ def install(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
         except KeyError as error:
             raise BadModel(f"the model lacks the tensor {error}") from error
-        if weight.shape != layer.kernel().shape or not bias.shape == shift.shape == weight.shape[:1]:
+        if weight.shape != layer.kernel_shape() or not bias.shape == shift.shape == weight.shape[:1]:
             raise BadModel(f"{name}: the model's weights are of the wrong shape")
         kinds = (torch.int8 if isinstance(layer, ByteConv) else torch.int16, torch.int32, torch.int32)
         if (weight.dtype, bias.dtype, shift.dtype) != kinds:

@@ -21,9 +21,8 @@ from bbans.image import effort as effort_levels
 from bbans.image.container import MAX_PIXELS, MODEL, NO_MODEL, Header, Piece
 from bbans.image.modes import MODES, PALETTE, PALETTE_ALPHA
 from bbans.image.sheets import Pixels
-from bbans.image.tiles import Decoder, Encoder, by_webp, differs, size_of
+from bbans.image.tiles import Decoder, Encoder, by_webp, differs, many, size_of
 from bbans.image.view import ALL, Rectangle, View
-from bbans.workers import ordered
 
 if TYPE_CHECKING:
     from bbans.image.weighted import Particles
@@ -110,15 +109,13 @@ def compress_picture(
     by_model: bool = False,
     particles: Particles | None = None,
     max_pixels: int = MAX_PIXELS,
-    jobs: int = 1,
-    load: Callable[[], Model] | None = None,
 ) -> tuple[bytes, Report]:
     """The bytes of a .bbans file. `want_elbo` also has the −ELBO computed, which takes time; so does more effort.
 
     Each sheet of each tile is coded by the model, by WebP or not at all, or all sheets of a tile by WebP together,
     whichever is smallest; WebP is only tried on what may be no photograph, and a sheet that it does well with is given
     no other chance. by_model: what the model takes is coded by it, even if that is larger. particles: that the model
-    codes with. jobs: tiles to work on at a time, each in a process that gets its model by `load`, which is pickled.
+    codes with.
 
     Raises `TooLarge`, `BadImage` when the model takes no such picture of mode L or RGB, and `BadModel` when it takes no
     particles.
@@ -141,11 +138,9 @@ def compress_picture(
         side, made = 0, whole
     else:
         grid = container.tile_grid(width, height, side)
-        jobs = min(jobs, len(grid)) if load else 1
-        code = Encoder(
-            load or (lambda: model), picture.mode, picture.attributes, want_elbo, effort, by_model, particles
-        )
-        with closing(ordered(code, (_cut(picture.pixels, tile) for tile in grid), jobs)) as coded:
+        code = Encoder(model, picture.mode, picture.attributes, want_elbo, effort, by_model, particles)
+        alone = None if effort_levels.tuning_stages(effort) else model  # tuning draws from PyTorch's one random state
+        with closing(many(lambda tile: code(_cut(picture.pixels, tile)), grid, alone)) as coded:
             made = [one for sheets in coded for one in sheets]
         if whole is not None and size_of(whole) < size_of(made):
             side, made = 0, whole
@@ -184,16 +179,14 @@ def decompress_picture(
     view: View = ALL,
     lost: list[BbansError] | None = None,
     max_pixels: int = MAX_PIXELS,
-    jobs: int = 1,
     ledger: dict[str, float] | None = None,
 ) -> Picture:
     """The picture in a .bbans file, or what a view shows of it. `models` finds the model with an id, or raises
     `ModelMissing`.
 
     lost: is given what is wrong with the length, and with tiles that can't be decoded, whose pixels are then 0; None:
-    that is raised. jobs: tiles to work on at a time, each in a process that gets its model by `models`, which is
-    pickled. Only the tiles in view are looked at, and a preview has no checksum of its pixels. ledger: with one job,
-    what the bits of the model's payloads are for is added to it.
+    that is raised. Only the tiles in view are looked at, and a preview has no checksum of its pixels. ledger: what the
+    bits of the model's payloads are for is added to it.
 
     Raises `BadFile` when the file is damaged, `DecodedDiffers` when it is whole and yet other pixels come out,
     `TooLarge`, and `BbansError` when it has no such view.
@@ -213,7 +206,7 @@ def decompress_picture(
     width, height = view.size(header.width, header.height)
     kind = MODES[header.mode]
     pixels = np.zeros((height, width, kind.channels), kind.dtype)
-    for tile, decoded in _decoded(header, data, models, view, jobs, ledger):
+    for tile, decoded in _decoded(header, data, models, view, ledger):
         if isinstance(decoded, BbansError):
             if lost is None:
                 raise decoded
@@ -231,7 +224,6 @@ def _decoded(
     data: bytes,
     models: Callable[[bytes], Model],
     view: View,
-    jobs: int,
     ledger: dict[str, float] | None = None,
 ) -> Iterator[tuple[Rectangle, Pixels | BbansError]]:
     """The tiles in view, with their pixels or what is wrong with them. Damage is told before the slow part."""
@@ -254,7 +246,9 @@ def _decoded(
 
     load = partial(models, header.model_id) if header.model_id != NO_MODEL else None
     decode = Decoder(load, header.mode, header.attributes, view.preview, ledger)
-    with closing(ordered(decode, map(task, whole), max(1, min(jobs, len(whole))))) as decoded:
+    by_model = any(header.pieces[number * sheets + i].method == MODEL for number in whole for i in range(sheets))
+    model = load() if load and by_model and ledger is None else None  # a ledger is kept by one thread
+    with closing(many(lambda number: decode(task(number)), whole, model)) as decoded:
         yield from zip((grid[number] for number in whole), decoded, strict=True)
 
 
@@ -264,15 +258,13 @@ def verify_picture(
     models: Callable[[bytes], Model],
     *,
     max_pixels: int = MAX_PIXELS,
-    jobs: int = 1,
 ) -> None:
-    """Raises a `BbansError` unless the bytes of a .bbans file hold that picture. models, jobs: see
-    `decompress_picture`."""
+    """Raises a `BbansError` unless the bytes of a .bbans file hold that picture. models: see `decompress_picture`."""
     header = Header.parse(data, limit=max_pixels)
     said = header.mode, header.width, header.height, header.attributes
     if said != (picture.mode, picture.width, picture.height, picture.attributes):
         raise differs()
-    for tile, decoded in _decoded(header, data, models, ALL, jobs):
+    for tile, decoded in _decoded(header, data, models, ALL):
         if isinstance(decoded, BbansError):
             raise decoded
         if not np.array_equal(decoded, _cut(picture.pixels, tile)):

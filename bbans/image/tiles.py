@@ -6,9 +6,10 @@ that takes seconds) or a library (`bbans.image.libraries`). Refuses to know wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,10 +19,15 @@ from bbans.image.container import MODEL, MOST_TILE, RAW, TOGETHER, WEBP, Piece, 
 from bbans.image.modes import MODES, SHEET_CHANNELS
 from bbans.image.seen import from_seen, to_seen
 from bbans.image.sheets import Pixels, Sheet, put_together, take_apart
+from bbans.workers import in_threads
 
 if TYPE_CHECKING:
     from bbans.image.weighted import Particles
     from bbans.zoo import Model
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,9 @@ class Coded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What becomes of a tile's pixels. load: gives the model; mode, attributes: of the picture; the others: see
-    `picture.compress_picture`. To be pickled, if `load` can be."""
+    """What becomes of a tile's pixels. mode, attributes: of the picture; the others: see `picture.compress_picture`."""
 
-    load: Callable[[], Model]
+    model: Model
     mode: str
     attributes: Mapping[str, bytes]
     want_elbo: bool
@@ -69,7 +74,7 @@ class Encoder:
         from bbans.image.codec import encode_tile, takes
 
         height, width, _ = sheet.shape
-        model = self.load()
+        model = self.model
         modelled = takes(model, height, width, mode)
         tried, quick = (not modelled, 0.0) if self.by_model or not modelled else libraries.quick_look(sheet)
         made = _by_webp(sheet, mode) if tried else []
@@ -125,7 +130,7 @@ def _shorter(made: list[Coded], other: list[Coded] | None) -> list[Coded]:
 @dataclass(frozen=True)
 class Decoder:
     """The pixels that a tile's payloads hold. load: gives the model, None if nothing is of one; mode, attributes: of
-    the picture; preview: see `View`; ledger: see `codec.decode_tiles`. To be pickled, if `load` can be."""
+    the picture; preview: see `View`; ledger: see `codec.decode_tiles`."""
 
     load: Callable[[], Model] | None
     mode: str
@@ -178,6 +183,26 @@ class Decoder:
         except (BadFile, OutOfBits) as error:
             # The payload is what was written: it is the arithmetic that went astray.
             raise differs() from error
+
+
+def many(work: Callable[[Task], Result], tasks: Sequence[Task], model: Model | None) -> Generator[Result]:
+    """work(task) of each tile, in their order; by a model on the CPU, as many at a time as PyTorch has threads.
+
+    Then each has one. To be closed (`contextlib.closing`) by who may not read to the end.
+    """
+    if len(tasks) == 1 or model is None or model.device.type != "cpu":
+        yield from map(work, tasks)
+        return
+    import torch
+
+    if (threads := torch.get_num_threads()) == 1:
+        yield from map(work, tasks)
+        return
+    try:
+        with closing(in_threads(work, tasks, min(threads, len(tasks)), lambda: torch.set_num_threads(1))) as done:
+            yield from done
+    finally:
+        torch.set_num_threads(threads)  # also of threads to come
 
 
 def check_takes(model: Model, height: int, width: int, mode: str) -> None:

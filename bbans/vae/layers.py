@@ -93,8 +93,12 @@ class Conv(nn.Conv2d):
         self.reads, self.writes = reads, writes
 
     def kernel(self) -> Tensor:
-        """The weights that inputs are multiplied by."""
+        """The weights that inputs are multiplied by [out, in, kernel, kernel]."""
         return self.weight
+
+    def kernel_shape(self) -> tuple[int, ...]:
+        """That of `kernel`, which needs no weights."""
+        return tuple(self.weight.shape)
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
         y = _sum(self._convolve(x, self.weight), add, told)
@@ -141,17 +145,21 @@ class ByteConv(Conv):
         spends: bool = False,
     ) -> None:
         super().__init__(
-            channels_in, channels_out, kernel, source=source, target=target, reads=BYTE_UNIT, writes=BYTE_UNIT
+            channels_in - beside, channels_out, kernel, source=source, target=target, reads=BYTE_UNIT, writes=BYTE_UNIT
         )
         self.rounds, self.spends = False, spends
-        whole = self.weight.detach()
-        self.weight = nn.Parameter(whole[:, : channels_in - beside].clone())
-        self.beside = nn.Parameter(whole[:, channels_in - beside :].clone()) if beside else None
+        self.beside = nn.Parameter(torch.empty(channels_out, beside, kernel, kernel)) if beside else None
+        if self.beside is not None:
+            nn.init.uniform_(self.beside, -((channels_in * kernel**2) ** -0.5), (channels_in * kernel**2) ** -0.5)
 
     @property
     def whole(self) -> Tensor:
         """The weights of all inputs [out, in, kernel, kernel], before rounding."""
         return self.weight if self.beside is None else torch.cat([self.weight, self.beside], 1)
+
+    def kernel_shape(self) -> tuple[int, ...]:
+        out, channels, *sides = self.weight.shape
+        return out, channels + (0 if self.beside is None else self.beside.shape[1]), *sides
 
     def get_extra_state(self) -> Tensor:
         """Whether it rounds, uint8 [1]: part of the weights."""

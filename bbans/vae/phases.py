@@ -141,6 +141,8 @@ class ByteHead(nn.Module):
 
 def _of_signed(layer: ByteConv) -> ByteConv:
     """Have a layer that reads `signed_bytes` begin linear: as a layer that reads the integers themselves."""
+    if layer.weight.is_meta:  # there is nothing to set, and PyTorch takes a second to find that out
+        return layer
     with torch.no_grad():
         positive, negative = layer.weight.chunk(2, 1)
         positive *= 2**0.5  # it reads half as many inputs
@@ -151,6 +153,8 @@ def _of_signed(layer: ByteConv) -> ByteConv:
 def _spread(out: Conv, mixtures: int, spread: float) -> None:
     """Start with components apart, up to `spread` times 16 pixels, and 4 pixels wide."""
     assert out.bias is not None
+    if out.bias.is_meta:  # as above
+        return
     with torch.no_grad():
         out.bias[mixtures : 2 * mixtures] = torch.linspace(-spread, spread, mixtures)
         out.bias[2 * mixtures :] = 2.0

@@ -85,5 +85,5 @@ def test_idle_threads_sleep_unless_the_user_has_decided(
         monkeypatch.setenv(name, value)
     assert run("models").code == 0
     assert {name: os.environ[name] for name in WAITING if name in os.environ} == (
-        given or {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+        given or {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
     )

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import functools
+import contextlib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import bbans
@@ -26,6 +27,7 @@ class Model:
 
     id = b"12345678"
     name = "any"
+    device = torch.device("cpu")
 
 
 def picture_of(pixels: np.ndarray) -> Picture:
@@ -165,19 +167,30 @@ def test_what_is_left_of_a_damaged_file(fake_codec: types.ModuleType, small_tile
     np.testing.assert_array_equal(out.pixels, picture.pixels[:16, 16:32])
 
 
-def test_tiles_in_processes(tiny_models: dict[int, Path], small_tiles: None, random_pixels: Pixels) -> None:
+def test_tiles_in_threads(tiny_models: dict[int, Path], small_tiles: None, random_pixels: Pixels) -> None:
     picture = picture_of(random_pixels(20, 30, 3))
-    load = functools.partial(zoo.load, tiny_models[0], device="cpu", threads=1)
-    model = load()
+    model = zoo.load(tiny_models[0], device="cpu", threads=1)
     data, report = compress_picture(picture, model, want_elbo=True)
-    assert compress_picture(picture, model, want_elbo=True, jobs=2, load=load) == (data, report)
-    find = functools.partial(zoo.load_by_id, search=tiny_models[0].parent, device="cpu", threads=1)
-    verify_picture(data, picture, find, jobs=2)
-    damaged = bytearray(data)
-    damaged[-1] ^= 1
-    lost: list[BbansError] = []
-    out = decompress_picture(bytes(damaged), find, lost=lost, jobs=2)
+    with threads(2):
+        assert compress_picture(picture, model, want_elbo=True) == (data, report)
+        verify_picture(data, picture, lambda _: model)
+        damaged = bytearray(data)
+        damaged[-1] ^= 1
+        lost: list[BbansError] = []
+        out = decompress_picture(bytes(damaged), lambda _: model, lost=lost)
+        assert torch.get_num_threads() == 2
     assert len(lost) == 1 and np.array_equal(out.pixels[:16], picture.pixels[:16])
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """PyTorch has so many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_pictures_are_checked(fake_codec: types.ModuleType) -> None:

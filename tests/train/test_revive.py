@@ -99,8 +99,8 @@ def test_units_whose_activations_are_bytes_live_again() -> None:
     assert (alive[:3] > 0.1).all() and (alive[:3] < 0.9).all()
 
 
-def test_layers_that_read_more_than_the_dead_units_are_seen_to_the_end() -> None:
-    """Heads on bytes read the residuals of earlier channels behind their features."""
+def test_what_layers_read_beside_dead_units_stays() -> None:
+    """Heads on bytes read the residuals of earlier channels beside their features."""
     torch.manual_seed(0)
     network = PhotoVAE(
         PhotoConfig(channels=8, hidden=4, mixtures=1, latents=0, blocks=(0, 0, 0), overview=False, bits=8)
@@ -108,9 +108,11 @@ def test_layers_that_read_more_than_the_dead_units_are_seen_to_the_end() -> None
     with torch.no_grad():
         network.levels[0].enter_e.bias[:3] = -100
         for layer in network.levels[0].head_e.inner:
-            layer.weight.fill_(1.0)
+            for weights in layer.weight, layer.beside:
+                if weights is not None:
+                    weights.fill_(1.0)
     planes = torch.randint(0, 256, (1, 3, 16, 16)).float()
     assert revive(network, lambda: photo_bits(network, planes, levels=1)) >= 3
     for layer in network.levels[0].head_e.inner:
         assert (layer.weight[:, :3] == 0).all()
-        assert (layer.weight[:, 8:] == 1).all()
+        assert layer.beside is None or (layer.beside == 1).all()
