@@ -7,6 +7,7 @@ pushes at each number of lanes are stored.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,10 +54,13 @@ class Schedule:
         end = len(x)
         while end > 0:
             lanes = len(message.heads)
-            start = max(0, end - lanes)
-            push_row(message.lanes(np.s_[: end - start]), starts[start:end], freqs[start:end], compiled_loops(0))
+            # as many as there are lanes, or all but what is left over once there are no more to come
+            pushes = max(1, end // lanes) if 2 * lanes > self.most else 1
+            start = max(0, end - pushes * lanes)
+            into = message.lanes(np.s_[: end - start]) if end - start < lanes else message
+            push_row(into, starts[start:end], freqs[start:end], compiled_loops(0))
             end = start
-            self._now += 1
+            self._now += pushes
             if 2 * lanes <= self.most and len(message.words) >= WORDS_A_HEAD * lanes + 8:
                 message.resize(2 * lanes)
                 self.counts.append(self._now)
@@ -84,7 +88,15 @@ class Schedule:
     def pop(self, message: Message, mixture: Mixtures, row: list[tuple[int, int, int]]) -> NDArray[Any]:
         """Undo one `push`; `row` is its entry of `parts`."""
         x = np.empty(len(mixture), np.int32)
-        for start, end, lanes in reversed(row):
+        for start, end, lanes in _together(row):
             message.resize(lanes)
-            x[start:end] = mixture[start:end].row_codec().pop(message.lanes(np.s_[: end - start]))
+            of = message.lanes(np.s_[: end - start]) if end - start < lanes else message
+            x[start:end] = mixture[start:end].row_codec().pop(of)
         return x
+
+
+def _together(row: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """The parts of a row in the order in which they are popped, those of as many symbols as lanes in one."""
+    for (lanes, _), parts in itertools.groupby(reversed(row), lambda part: (part[2], part[1] - part[0] == part[2])):
+        several = list(parts)
+        yield several[0][0], several[-1][1], lanes
