@@ -90,7 +90,7 @@ def test_rows_are_models_and_efforts(speed) -> None:
             rows(models, [5], [4])
 
 
-def test_rows_of_all_backends(speed: types.ModuleType, tiny_models: dict[int, Path]) -> None:
+def test_rows_of_all_backends(speed, tiny_models: dict[int, Path]) -> None:
     name = str(tiny_models[8])
     rows = speed.with_backends([speed.Setting(name, 5), speed.Setting(name, 4)], 1)
     assert [(row.effort, row.backend) for row in rows[:2]] == [(5, None), (4, None)]

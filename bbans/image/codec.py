@@ -35,7 +35,7 @@ from bbans.image import effort as effort_levels
 from bbans.image import tuning
 from bbans.image.families import pictures_codec
 from bbans.image.fields import read_varint, write_varint
-from bbans.image.fitting import FEW_STEPS, MANY_STEPS, Fits
+from bbans.image.fitting import QUICK, THOROUGH, USUAL, Fits, Search
 from bbans.image.lanes import MOST_LANES, Schedule, first_lanes, most_lanes
 from bbans.image.planes import CODES, INITIAL, LATENT_BITS, LATENT_SHARE, Ledger, Strand, Watch
 from bbans.image.weighted import Particles
@@ -101,8 +101,8 @@ def encode_tile(
     """
     if particles:
         return encode_chain(model, pixels[None], want_elbo=want_elbo, particles=particles)
-    steps = FEW_STEPS if effort_levels.fits(effort) else 0
-    payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, steps=steps)[0]
+    search = (QUICK if effort < effort_levels.DEFAULT else USUAL) if effort_levels.fits(effort) else None
+    payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, search=search)[0]
     stages, network = effort_levels.tuning_stages(effort), model.network
     if not stages or isinstance(network.config, OF_ONE_SIZE):
         return payload, stats
@@ -111,7 +111,7 @@ def encode_tile(
     untuned = [None] if model.fits else []  # but fitted with more care
     for values in itertools.chain(untuned, tunings):
         try:
-            other = _encoded(model, pixels[None], want_elbo=want_elbo, steps=MANY_STEPS, tuned_by=values)[0]
+            other = _encoded(model, pixels[None], want_elbo=want_elbo, search=THOROUGH, tuned_by=values)[0]
         except BadModel:  # weights that can't be exact
             continue
         if len(other[0]) < len(payload):
@@ -128,12 +128,12 @@ def decode_tile(
 
 
 def encode_tiles(
-    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, steps: int = FEW_STEPS
+    model: Model, pixels: NDArray[np.uint8], *, want_elbo: bool = False, search: Search | None = USUAL
 ) -> list[tuple[bytes, TileStats]]:
-    """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one, untuned. steps: see `Fits`."""
+    """Tiles of one size [n, height, width, 1 or 3]; the same bytes as one by one, untuned. search: see `Fits`."""
     if isinstance(model.network.config, OF_ONE_SIZE):
         return [encode_chain(model, one[None], want_elbo=want_elbo) for one in pixels]
-    return _encoded(model, pixels, want_elbo=want_elbo, steps=steps)
+    return _encoded(model, pixels, want_elbo=want_elbo, search=search)
 
 
 def _encoded(
@@ -141,7 +141,7 @@ def _encoded(
     pixels: NDArray[np.uint8],
     *,
     want_elbo: bool,
-    steps: int,
+    search: Search | None,
     tuned_by: list[NDArray[np.int64]] | None = None,
     watch: Watch | None = None,
 ) -> list[tuple[bytes, TileStats]]:
@@ -157,7 +157,7 @@ def _encoded(
     ]
     before = [tile.message.bits() for tile in tiles]  # fresh heads, which hold nothing
     with arithmetic():
-        codec = pictures_codec(network, model.tables, _shape(pixels), _fits(model, steps), watch)
+        codec = pictures_codec(network, model.tables, _shape(pixels), _fits(model, search), watch)
         codec.push(tiles, _planes(model, pixels))
     results = []
     for tile, schedule, bits in zip(tiles, schedules, before, strict=True):
@@ -175,7 +175,7 @@ def watch_tile(model: Model, pixels: NDArray[np.uint8], watch: Watch) -> None:
     """Encode one tile [height, width, 1 or 3] for what there is to see. Raises `BadImage`."""
     pixels = pixels[None]
     if not isinstance(model.network.config, OF_ONE_SIZE):
-        _encoded(model, pixels, want_elbo=False, steps=FEW_STEPS, watch=watch)
+        _encoded(model, pixels, want_elbo=False, search=USUAL, watch=watch)
         return
     with arithmetic():
         strand = Strand(Message.empty(first_lanes(pixels.size), seed=PADDING_SEED), 1, None, None)
@@ -269,8 +269,8 @@ def _space(model: Model) -> tuning.Space:
     return tuning.Space.of(cast(PhotoVAE, model.network), model.directions)
 
 
-def _fits(model: Model, steps: int = FEW_STEPS) -> Fits:
-    return Fits.of(cast(PhotoVAE, model.network), model.fits, steps)
+def _fits(model: Model, search: Search | None = USUAL) -> Fits:
+    return Fits.of(cast(PhotoVAE, model.network), model.fits, search)
 
 
 def _shape(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:

@@ -1,11 +1,11 @@
 """Fitting the last layers of `photo`'s heads to the plane at hand, without a gradient through any network.
 
 Parameters are linear in the features that a last layer reads, so the likelihood of a whole plane is nearly quadratic in
-the layer's weights, and two Newton steps find better ones. A model brings, for the last layer of each phase and channel
-of the finest levels, a few directions in which the best weights of pictures differ; a plane has a code for each, and is
-coded as p(codes) p(plane | codes). The steps of codes become finer as the root of the number of pixels, as does what a
-plane tells of them: a two-part code (Rissanen 1983, "A Universal Prior for Integers and Estimation by Minimum
-Description Length"), whose first part takes about a bit for each code.
+the layer's weights, and a few Newton steps find better ones. A model brings, for the last layer of each phase and
+channel of the finest levels, a few directions in which the best weights of pictures differ; a plane has a code for
+each, and is coded as p(codes) p(plane | codes). The steps of codes become finer as the root of the number of pixels, as
+does what a plane tells of them: a two-part code (Rissanen 1983, "A Universal Prior for Integers and Estimation by
+Minimum Description Length"), whose first part takes about a bit for each code.
 
 Codes are integers and are applied in integers; finding them takes real numbers, which no decoder needs.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -40,16 +40,37 @@ STEP = 1.5  # of a code, in standard deviations of what a plane of 4^n pixels le
 MOST_CODE = 255
 SPREADS = 16  # of a plane's codes, against those of the pictures that directions come from; 0: no code but 0
 LOGISTIC_SD = math.pi / math.sqrt(3)  # the standard deviation of a logistic of scale 1
-FEW_STEPS, MANY_STEPS = 2, 4  # of Newton's; many go with all pixels
 SURPLUS = 16  # bits that codes shall save beside what they take: what they save is only known in real numbers
 SHARES = (1.0, 0.5, 0.25)  # of a Newton step, tried one after another until one pays
 CACHED = 1 << 17  # entries of outer products made at a time, so that they stay in the cache
 LEAST_MASS = 1e-9  # as in `logistic_mixture_slopes`
 DAMPING = 0.3  # how much of the curvature is what it is in the mean picture, and not what the plane's own slopes say
-SLOPE_PIXELS, CURVATURE_PIXELS = 1 << 14, 3 << 10  # at most so many are looked at in few steps
-CHECK_PIXELS = 1 << 12  # at most so many others say whether the codes of few steps pay
 
 Integers = NDArray[np.int64]
+
+
+class Step(NamedTuple):
+    """A Newton step: it looks at every `every`-th pixel, and makes the curvature of at most `curvature` of these; 0: it
+    takes that of the step before."""
+
+    every: int
+    curvature: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """How codes are found. pixels: of a plane, that they are fitted to at most, others deciding whether they pay; None
+    for all."""
+
+    pixels: int | None
+    steps: Sequence[Step]
+
+
+# the first steps go far, and need not be exact; those without a curvature take half the time
+QUICK = Search(1 << 13, (Step(2, 3 << 9), Step(1, 3 << 10), Step(1, 0)))
+USUAL = Search(1 << 14, (Step(4, 3 << 9), Step(2, 3 << 10), Step(1, 0), Step(1, 0)))
+THOROUGH = Search(None, (Step(1, 3 << 10),) * 4)
+JUDGES = 1 << 12  # pixels at most that decide
 
 
 @dataclass(frozen=True)
@@ -125,13 +146,13 @@ def fineness(count: int) -> int:
 
 @dataclass(frozen=True)
 class Fits:
-    """Those of a model. steps: how many an encoder takes to find codes; without any, all are 0."""
+    """Those of a model. search: how an encoder finds codes; None: all are 0."""
 
     planes: Mapping[tuple[int, str], Sequence[Fit]] = field(default_factory=dict)
-    steps: int = FEW_STEPS
+    search: Search | None = USUAL
 
     @classmethod
-    def of(cls, network: PhotoVAE, tensors: Mapping[str, NDArray[Any]], steps: int = FEW_STEPS) -> Fits:
+    def of(cls, network: PhotoVAE, tensors: Mapping[str, NDArray[Any]], search: Search | None = USUAL) -> Fits:
         """tensors: fits.DEPTH.PHASE.CHANNEL.directions, .scales and .digits, of the network's model. Raises `BadModel`
         when they are of another network."""
         depths = {int(depth) for name in tensors if (depth := f"{name}.".split(".")[1]).isdigit()}
@@ -140,7 +161,7 @@ class Fits:
             for depth in depths
             for phase in PHASES
         }
-        return cls(found, steps)
+        return cls(found, search)
 
     def phase(self, depth: int, phase: str, count: int) -> Sequence[Fit]:
         """Of the channels of a phase of `count` pixels; none where it isn't fitted."""
@@ -209,6 +230,14 @@ class Sample:
     hi: int
     times: float
 
+    def every(self, step: int) -> Sample:
+        """Every so many-th of the pixels."""
+        if step == 1:
+            return self
+        x, prediction = (y[..., ::step].contiguous() for y in (self.x, self.prediction))
+        times = self.times * self.x.numel() / x.numel()
+        return Sample(self.features[:, ::step], x, prediction, self.lo, self.hi, times)
+
     def nats(self, matrix: Tensor) -> float:
         """−ln p of the plane, as `slopes` has it."""
         logits, means, scales = (matrix @ self.features)[None].chunk(3, 1)
@@ -235,31 +264,28 @@ def matrix(last: IntConv) -> Tensor:
 
 
 def find_codes(
-    fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, steps: int = FEW_STEPS
+    fit: Fit, tables: ScaleTables, last: IntConv, plane: Plane, search: Search | None = USUAL
 ) -> tuple[Integers, IntConv]:
-    """Return the codes that make the plane shortest, zeros if they do not pay, and the last layer that they give.
-
-    steps: Newton steps at most. Up to `FEW_STEPS`, some pixels are fitted to, and others decide whether codes pay.
-    """
+    """Return the codes that make the plane shortest, zeros if they do not pay, and the last layer that they give."""
     none = np.zeros(len(fit.scales), np.int64)
-    if not steps:
+    if not search:
         return none, last
-    few = steps <= FEW_STEPS
-    seen = plane.sample(SLOPE_PIXELS if few else None)
-    codes = np.clip(np.rint(_newton(fit, last, seen, plane.count, steps)), -MOST_CODE, MOST_CODE).astype(np.int64)
+    seen = plane.sample(search.pixels)
+    found = _newton(fit, last, seen, plane.count, search.steps)
+    codes = np.clip(np.rint(found), -MOST_CODE, MOST_CODE).astype(np.int64)
     if not codes.any():
         return none, last
     try:
         fitted = fit.layer(last, codes, plane.count)
     except BadModel:
         return none, last
-    judges = plane.sample(CHECK_PIXELS, other=True) if few else seen
+    judges = plane.sample(JUDGES, other=True) if search.pixels else seen
     saved = (judges.nats(matrix(last)) - judges.nats(matrix(fitted))) / math.log(2)
     pays = saved > fit.bits(tables, plane.count, codes) + SURPLUS
     return (codes, fitted) if pays else (none, last)
 
 
-def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: int) -> NDArray[np.float64]:
+def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: Sequence[Step]) -> NDArray[np.float64]:
     """Real codes for a plane of `count` pixels.
 
     The Hessian is that of Berndt, Hall, Hall & Hausman 1974: outer products of the pixels' slopes.
@@ -270,34 +296,40 @@ def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: int) -> ND
     directions = torch.from_numpy(fit.directions * power[:, None].numpy()).float()
     prior = np.square(LOGISTIC_SD * np.exp2(fit.scales / PER_OCTAVE + fineness(count))) ** -1
     expected = STEP**2 * count / (FEWEST << 2 * fineness(count))  # the mean picture's curvature
-    sparse = slice(None, None, max(1, seen.x.numel() // CURVATURE_PIXELS))
-    few = seen.features[:, sparse].contiguous()
-    flat = directions.flatten(1)
 
     def changed(codes: NDArray[np.float64]) -> tuple[Tensor, float]:
         """The matrix, and what the codes cost."""
         moved = torch.tensordot(torch.from_numpy(codes).float(), directions, 1)
         return before + moved, float(prior @ codes**2) / 2
 
-    codes = np.zeros(len(fit.scales))
-    for _ in range(steps):
+    codes, curvature = np.zeros(len(fit.scales)), np.zeros((0, 0))
+    for step in steps:
+        some = seen.every(step.every)
         matrix_now, cost = changed(codes)
-        nats, slopes = seen.slopes(matrix_now)
+        nats, slopes = some.slopes(matrix_now)
         lowest = nats + cost
-        by_matrix = (slopes @ seen.features.T).double().numpy() * seen.times
+        by_matrix = (slopes @ some.features.T).double().numpy() * some.times
         slope = np.tensordot(directions.double().numpy(), by_matrix) + prior * codes
-        found = np.zeros((len(codes), len(codes)))
-        block = CACHED // flat.shape[1]
-        for mine, read in zip(slopes[:, sparse].split(block, 1), few.split(block, 1), strict=True):
-            along = flat @ (mine[:, None] * read).flatten(0, 1)
-            found += (along @ along.T).double().numpy()
-        curvature = (1 - DAMPING) * (count / few.shape[1]) * found + np.diag(DAMPING * expected + prior)
+        if step.curvature:
+            few = slice(None, None, max(1, some.x.numel() // step.curvature))
+            found = count * _outer(slopes[:, few], some.features[:, few].contiguous(), directions.flatten(1))
+            curvature = (1 - DAMPING) * found + np.diag(DAMPING * expected + prior)
         move = np.linalg.solve(curvature, slope)
         for share in SHARES:
             there, cost = changed(codes - share * move)
-            if seen.nats(there) + cost < lowest:
+            if some.nats(there) + cost < lowest:
                 codes = codes - share * move
                 break
         else:
             break
     return codes
+
+
+def _outer(slopes: Tensor, features: Tensor, directions: Tensor) -> NDArray[np.float64]:
+    """The mean square of slopes [outputs, pixels] by a matrix that reads features [features + 1, pixels], along
+    directions [codes, outputs * (features + 1)]: [codes, codes]."""
+    found, block = np.zeros((len(directions), len(directions))), CACHED // directions.shape[1]
+    for mine, read in zip(slopes.split(block, 1), features.split(block, 1), strict=True):
+        along = directions @ (mine[:, None] * read).flatten(0, 1)
+        found += (along @ along.T).double().numpy()
+    return found / features.shape[1]

@@ -289,7 +289,7 @@ class Planes:
             pixels, centre = ((plane + base).float().cpu() for plane in (x, prediction))
             pictures = zip(features.split(1), pixels.split(1), centre.split(1), strict=True)
             seen = (Plane(*picture, *self.sampling.range(channel)) for picture in pictures)
-            found = [find_codes(fit, self.tables.logistic, last, picture, self.fits.steps) for picture in seen]
+            found = [find_codes(fit, self.tables.logistic, last, picture, self.fits.search) for picture in seen]
             codes = [code for code, _ in found]
             plane([layer for _, layer in found]).push(strands, x)
             for strand, part in zip(strands, parts_of(strands), strict=True):

@@ -107,12 +107,12 @@ def plane_of(last: Any, seed: int = 0, shape: tuple[int, int] = (24, 20)) -> fit
     return fitting.Plane(features, x, torch.full_like(x, 128.0), 0, 255)
 
 
-@pytest.mark.parametrize("steps", [fitting.FEW_STEPS, fitting.MANY_STEPS])
-def test_codes_make_the_plane_shorter(model: zoo.Model, steps: int) -> None:
+@pytest.mark.parametrize("search", [fitting.QUICK, fitting.USUAL, fitting.THOROUGH])
+def test_codes_make_the_plane_shorter(model: zoo.Model, search: fitting.Search) -> None:
     fit, last = fit_of(model)
     with arithmetic():
         plane = plane_of(last)
-        codes, fitted = fitting.find_codes(fit, model.tables.logistic, last, plane, steps)
+        codes, fitted = fitting.find_codes(fit, model.tables.logistic, last, plane, search)
         assert torch.equal(fitted.weight, fit.layer(last, codes, plane.count).weight)
         layers = last, fitted
         before, after = (plane.sample(None).nats(fitting.matrix(layer)) for layer in layers)
@@ -124,7 +124,7 @@ def test_codes_that_do_not_pay_are_none(model: zoo.Model, monkeypatch: pytest.Mo
     fit, last = fit_of(model)
     with arithmetic():
         plane = plane_of(last)
-        assert not fitting.find_codes(fit, model.tables.logistic, last, plane, 0)[0].any()
+        assert not fitting.find_codes(fit, model.tables.logistic, last, plane, None)[0].any()
         monkeypatch.setattr(fitting, "_newton", lambda *_: np.array([-40.0, 0.2, 0.4]))
         assert not fitting.find_codes(fit, model.tables.logistic, last, plane)[0].any()
 
@@ -138,6 +138,9 @@ def test_samples_of_a_plane(model: zoo.Model) -> None:
     assert torch.equal(every.x.flatten(), plane.x.flatten()) and every.times == 1
     assert torch.equal(some.features, every.features[:, ::step]) and torch.equal(some.x, every.x[..., ::step])
     assert torch.equal(others.features, every.features[:, step // 2 :: step])
+    few = every.every(7)
+    assert torch.equal(few.features, every.features[:, ::7]) and torch.equal(few.prediction, every.prediction[..., ::7])
+    assert few.times * few.x.numel() == plane.count and every.every(1) is every
     for sample in (some, others):
         assert 50 < sample.x.numel() <= 100 and sample.times * sample.x.numel() == plane.count
 
@@ -253,7 +256,7 @@ def test_what_is_fitted_to_is_what_is_coded(model: zoo.Model, monkeypatch: pytes
     seen = []
     monkeypatch.setattr(
         "bbans.image.planes.find_codes",
-        lambda fit, tables, last, plane, steps: seen.append(plane) or (np.zeros(CODES, np.int64), last),
+        lambda fit, tables, last, plane, search: seen.append(plane) or (np.zeros(CODES, np.int64), last),
     )
     pixels = picture("smooth", 40, 36, 3)
     encode_tile(model, pixels)
