@@ -13,7 +13,7 @@ from PIL import Image
 import bbans
 from bbans import zoo
 from bbans.errors import ModelMissing
-from bbans.image import codec, effort
+from bbans.image import codec, effort, fitting
 from bbans.image.container import Header
 
 EFFORTS = range(effort.LEAST, effort.MOST + 1)
@@ -68,11 +68,12 @@ def test_efforts() -> None:
 def test_the_encoder_fits_where_it_should(
     level: int, tiny_models: dict[int, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    asked: list[fitting.Search | None] = []
     made = codec.encode_tiles
-    monkeypatch.setattr(codec, "encode_tiles", lambda *a, steps, **how: asked.append(steps) or made(*a, **how))
+    monkeypatch.setattr(codec, "encode_tiles", lambda *a, search, **how: asked.append(search) or made(*a, **how))
     codec.encode_tile(zoo.load(tiny_models[0], device="cpu"), np.zeros((4, 4, 3), np.uint8), effort=level)
-    assert [bool(steps) for steps in asked] == [effort.fits(level)]
+    wanted = {3: fitting.QUICK, 5: fitting.USUAL}
+    assert asked == [wanted.get(level)]
 
 
 @pytest.mark.usefixtures("by_models")
