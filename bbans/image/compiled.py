@@ -134,8 +134,8 @@ def interval(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo,
 
 @_jit(*_TABLES, *_MIXTURES, _FOUND)
 def prepare(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, hi, prepared):  # type: ignore[no-untyped-def]
-    """Fill prepared [n, 2K + 3] with what `pop` needs to know of each symbol: per component its weight << 16 | scale;
-    per component its place (see `_place`); the symbol at the mean, counted from `lo`, and its interval."""
+    """Fill prepared [n, 2K + 3] with what `pop` needs for each symbol: the weight << 16 | scale of each component, the
+    place of each component (see `_place`), the symbol at the mean, counted from `lo`, and its interval."""
     count, top = outputs.shape[1] // 3, np.int64(hi - lo)
     place, weights = np.empty((4, count), np.int64), np.full(count, _WHOLE, np.uint64)
     for i in range(len(outputs)):
@@ -163,9 +163,9 @@ def prepare(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, 
 def pop(values, firsts, lasts, shifts, prepared, lo, hi, heads, words, symbols):  # type: ignore[no-untyped-def]
     """Pop symbols [n] over all heads in turn. Returns the number of words taken, or -1 if the stack has too few.
 
-    The search for a symbol starts at the mean and takes secant steps inside the bracket found so far. All heads search
-    before any takes its next step, so that a CPU can look ahead: what it would guess wrong is only when the last head
-    is done. `prepared` is written to.
+    The search for a symbol starts at the mean and takes secant steps inside the bracket found so far. All heads take
+    a step before any takes the next, so that no branch depends on a single symbol, which CPUs would predict wrongly.
+    `prepared` is overwritten.
     """
     count, lanes, top = (prepared.shape[1] - 3) // 2, len(heads), np.int64(hi - lo)
     guess, start, stop = 2 * count, 2 * count + 1, 2 * count + 2

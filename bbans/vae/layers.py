@@ -150,7 +150,8 @@ class ByteConv(Conv):
         self.rounds, self.spends = False, spends
         self.beside = nn.Parameter(torch.empty(channels_out, beside, kernel, kernel)) if beside else None
         if self.beside is not None:
-            nn.init.uniform_(self.beside, -((channels_in * kernel**2) ** -0.5), (channels_in * kernel**2) ** -0.5)
+            bound = (channels_in * kernel**2) ** -0.5  # that of PyTorch's convolutions
+            nn.init.uniform_(self.beside, -bound, bound)
 
     @property
     def whole(self) -> Tensor:
