@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 import bbans
@@ -40,6 +41,7 @@ class FakeModel:
     name: str = "fake"
     path: Path = Path("/models/fake")
     bytes: int = 1000
+    device: torch.device = torch.device("cpu")
 
     def float_bounds(self, pixels: np.ndarray, *, particles: int = 1, **options: object) -> FakeBounds | None:
         bits = np.full(len(pixels), 2.0 * pixels[0].size)

@@ -18,12 +18,13 @@ from bbans import zoo
 from bbans.errors import BadFile, BbansError
 from bench import faults
 
-from .golden.make import CHAINS, HERE, MODEL, VERSION
+from .golden.make import CHAINS, HERE, MODEL, ON_BYTES, VERSION
 
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    models = [zoo.load(VERSION / name, device="cpu") for name in (MODEL.name, *(name for _, name in CHAINS))]
+    folders = MODEL, ON_BYTES, *(VERSION / name for _, name in CHAINS)
+    models = [zoo.load(folder, device="cpu") for folder in folders]
     return faults.Readers(models, tmp_path_factory.mktemp("fuzz"))
 
 

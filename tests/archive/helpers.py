@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bbans.archive.format import CHAIN, MAGIC, Header, Index, Run
@@ -32,6 +33,10 @@ class Fake:
     @property
     def path(self) -> Path:
         return Path("/models") / self.name
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
 
 @dataclass(frozen=True)
