@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ class FakeModel:
     name: str = "fake"
     path: Path = Path("/models/fake")
     bytes: int = 1000
-    device: torch.device = torch.device("cpu")
+    device: ClassVar[torch.device] = torch.device("cpu")
 
     def float_bounds(self, pixels: np.ndarray, *, particles: int = 1, **options: object) -> FakeBounds | None:
         bits = np.full(len(pixels), 2.0 * pixels[0].size)
