@@ -90,9 +90,9 @@ def ordered(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) ->
 def in_threads(
     work: Callable[[Task], Result], tasks: Iterable[Task], threads: int, begin: Callable[[], object]
 ) -> Generator[Result]:
-    """work(task) of each task, in their order, in so many threads of this process, each of which calls `begin` first.
+    """Yield work(task) for each task, in order, from several threads of this process; each calls `begin` first.
 
-    Tasks are taken as they are needed. To be closed (`contextlib.closing`) by who may not read to the end.
+    Tasks are taken as they are needed. Close it (`contextlib.closing`) unless you read to the end.
     """
     pool = ThreadPoolExecutor(threads, "bbans-worker", initializer=begin)
     under_way: deque[Future[Result]] = deque()

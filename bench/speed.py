@@ -124,7 +124,7 @@ def firsts_of(settings: Sequence[Setting]) -> list[Setting]:
 
 
 def with_backends(settings: Sequence[Setting], threads: int) -> list[Setting]:
-    """The rows, and behind them the first of each model once more by every other backend that computes it exactly."""
+    """Return the rows, followed by the first row of each model under every other backend that is exact here."""
     others = [
         replace(setting, backend=tried.backend)
         for setting in firsts_of(settings)

@@ -69,13 +69,13 @@ class IntConv(nn.Module):
 
     @cached_property
     def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """Weight [out, in] of a 1x1 layer, bias with half of a last place for rounding [out], and shift [out]."""
+        """Weight [out, in] of a 1x1 layer, bias [out] with the half that rounds to nearest, and shift [out]."""
         weight, bias, shift = (x.numpy() for x in self.integers())
         bias = bias + (1 << shift >> 1)
         return weight[:, :, 0, 0].astype(np.int32), bias.astype(np.int32), shift.astype(np.int32)
 
     def with_integers(self, weight: Tensor, bias: Tensor, shift: Tensor) -> IntConv:
-        """The same layer with others, in the same place."""
+        """Return the same layer with other integers, on the same device."""
         made = IntConv(
             weight,
             bias,

@@ -101,7 +101,9 @@ def encode_tile(
     """
     if particles:
         return encode_chain(model, pixels[None], want_elbo=want_elbo, particles=particles)
-    search = (QUICK if effort < effort_levels.DEFAULT else USUAL) if effort_levels.fits(effort) else None
+    search = None
+    if effort_levels.fits(effort):
+        search = QUICK if effort < effort_levels.DEFAULT else USUAL
     payload, stats = encode_tiles(model, pixels[None], want_elbo=want_elbo, search=search)[0]
     stages, network = effort_levels.tuning_stages(effort), model.network
     if not stages or isinstance(network.config, OF_ONE_SIZE):

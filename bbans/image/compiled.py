@@ -64,7 +64,7 @@ def last_layer(features, weight, bias, shift, lowest, highest, outputs):  # type
 
 @njit(inline="always")
 def _place(k, count, outputs, centre, origins, shifts, firsts, lasts, lo, place):  # type: ignore[no-untyped-def]
-    """Fill place[:, k] and return the mean of component k.
+    """Fill place[:, k]; return the mean and the scale of component k.
 
     place: the index in `Pairs` of the lower end of symbol `lo`, before the shift; the shift; the first and the last
     entry of the component's table.
@@ -73,7 +73,7 @@ def _place(k, count, outputs, centre, origins, shifts, firsts, lasts, lo, place)
     mean = outputs[count + k] + centre
     place[0, k] = origins[scale] + UNIT * lo - UNIT // 2 - mean
     place[1, k], place[2, k], place[3, k] = shifts[scale], firsts[scale], lasts[scale]
-    return mean
+    return mean, scale
 
 
 @njit(inline="always")
@@ -143,10 +143,9 @@ def prepare(exp2, values, firsts, lasts, origins, shifts, outputs, centres, lo, 
             _weigh(count, outputs[i], exp2, weights)
         mean = np.int64(0)
         for k in range(count):
-            of_k = _place(k, count, outputs[i], centres[i], origins, shifts, firsts, lasts, lo, place)
+            of_k, scale = _place(k, count, outputs[i], centres[i], origins, shifts, firsts, lasts, lo, place)
             mean += np.int64(of_k) * np.int64(weights[k])
-            scale = min(max(outputs[i, 2 * count + k] + SCALE_OF_ONE, 0), SCALES - 1)
-            prepared[i, k] = (np.int64(weights[k]) << 16) | scale
+            prepared[i, k] = (np.int64(weights[k]) << 16) | np.int64(scale)
             prepared[i, count + k] = place[0, k]
         x = min(max((mean + _WHOLE * UNIT // 2) // (_WHOLE * UNIT) - lo, np.int64(0)), top)
         both = _both(x, count, place, weights, values)

@@ -65,7 +65,7 @@ class _Photo:
         self.planes = Planes(tables, network.config.sampling, channels, fits=fits, watch=watch)
 
     def pictures(self, size: Size, levels: range) -> Codec:
-        """Of pictures that go through these levels."""
+        """Return the codec of pictures that go through these levels."""
         height, width = size
         if not levels:
             return self.planes.raw(height, width, next(self.net.buffers()))

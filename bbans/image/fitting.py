@@ -50,8 +50,8 @@ Integers = NDArray[np.int64]
 
 
 class Step(NamedTuple):
-    """A Newton step: it looks at every `every`-th pixel, and makes the curvature of at most `curvature` of these; 0: it
-    takes that of the step before."""
+    """One Newton step. every: it uses each `every`-th pixel; curvature: the most pixels that its curvature is computed
+    from, or 0 to reuse that of the previous step."""
 
     every: int
     curvature: int
@@ -59,14 +59,14 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Search:
-    """How codes are found. pixels: of a plane, that they are fitted to at most, others deciding whether they pay; None
-    for all."""
+    """How an encoder searches for codes. pixels: the most that codes are fitted to, while others decide whether they
+    pay; None fits to all pixels of a plane."""
 
     pixels: int | None
     steps: Sequence[Step]
 
 
-# the first steps go far, and need not be exact; those without a curvature take half the time
+# The first steps are long and need not be exact. Steps that reuse a curvature take half the time.
 QUICK = Search(1 << 13, (Step(2, 3 << 9), Step(1, 3 << 10), Step(1, 0)))
 USUAL = Search(1 << 14, (Step(4, 3 << 9), Step(2, 3 << 10), Step(1, 0), Step(1, 0)))
 THOROUGH = Search(None, (Step(1, 3 << 10),) * 4)
@@ -146,7 +146,7 @@ def fineness(count: int) -> int:
 
 @dataclass(frozen=True)
 class Fits:
-    """Those of a model. search: how an encoder finds codes; None: all are 0."""
+    """The fits of a model. search: how an encoder searches for codes; None sets them all to 0."""
 
     planes: Mapping[tuple[int, str], Sequence[Fit]] = field(default_factory=dict)
     search: Search | None = USUAL
@@ -231,7 +231,7 @@ class Sample:
     times: float
 
     def every(self, step: int) -> Sample:
-        """Every so many-th of the pixels."""
+        """Return each `step`-th pixel."""
         if step == 1:
             return self
         x, prediction = (y[..., ::step].contiguous() for y in (self.x, self.prediction))
@@ -326,8 +326,10 @@ def _newton(fit: Fit, last: IntConv, seen: Sample, count: int, steps: Sequence[S
 
 
 def _outer(slopes: Tensor, features: Tensor, directions: Tensor) -> NDArray[np.float64]:
-    """The mean square of slopes [outputs, pixels] by a matrix that reads features [features + 1, pixels], along
-    directions [codes, outputs * (features + 1)]: [codes, codes]."""
+    """Return the mean outer product [codes, codes] of the pixels' slopes along directions [codes, outputs * inputs].
+
+    slopes: [outputs, pixels], by the parameters of each pixel; features: [inputs, pixels], which the last layer reads.
+    """
     found, block = np.zeros((len(directions), len(directions))), CACHED // directions.shape[1]
     for mine, read in zip(slopes.split(block, 1), features.split(block, 1), strict=True):
         along = directions @ (mine[:, None] * read).flatten(0, 1)

@@ -96,7 +96,7 @@ class Schedule:
 
 
 def _together(row: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """The parts of a row in the order in which they are popped, those of as many symbols as lanes in one."""
+    """Yield the parts of a row in the order of popping; neighbouring parts that fill the same lanes become one."""
     for (lanes, _), parts in itertools.groupby(reversed(row), lambda part: (part[2], part[1] - part[0] == part[2])):
         several = list(parts)
         yield several[0][0], several[-1][1], lanes

@@ -186,16 +186,16 @@ class Decoder:
 
 
 def many(work: Callable[[Task], Result], tasks: Sequence[Task], model: Model | None) -> Generator[Result]:
-    """work(task) of each tile, in their order; by a model on the CPU, as many at a time as PyTorch has threads.
+    """Yield work(task) for each tile, in order. If a model on the CPU codes them, each PyTorch thread takes a tile.
 
-    Then each has one. To be closed (`contextlib.closing`) by who may not read to the end.
+    Close it (`contextlib.closing`) unless you read to the end.
     """
-    if len(tasks) == 1 or model is None or model.device.type != "cpu":
-        yield from map(work, tasks)
-        return
-    import torch
+    threads = 1
+    if len(tasks) > 1 and model is not None and model.device.type == "cpu":
+        import torch
 
-    if (threads := torch.get_num_threads()) == 1:
+        threads = torch.get_num_threads()
+    if threads == 1:
         yield from map(work, tasks)
         return
     try:

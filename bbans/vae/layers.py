@@ -97,7 +97,7 @@ class Conv(nn.Conv2d):
         return self.weight
 
     def kernel_shape(self) -> tuple[int, ...]:
-        """That of `kernel`, which needs no weights."""
+        """Return the shape of `kernel` without computing it."""
         return tuple(self.weight.shape)
 
     def forward(self, x: Tensor, add: Tensor | None = None, told: Enlarged | None = None) -> Tensor:
@@ -127,8 +127,8 @@ class ByteConv(Conv):
 
     What is told of a region is a byte with a sign; together with an addend it makes one that is a byte again.
 
-    beside: how many of the inputs, the last ones, are not of the scale `source`. Their weights are a parameter of their
-    own, because Muon moves all weights of a matrix alike, and these must become several times as large as the others.
+    beside: the number of inputs, the last ones, that have another scale than `source`. Their weights must grow several
+    times as large as the others, and Muon moves all weights of a matrix alike, so they are a parameter of their own.
 
     spends: whether the addend is read by nothing else, so that it may be overwritten.
     """

@@ -138,7 +138,7 @@ def photo_levels(
 def level_count(height: int, width: int) -> int:
     """Return how many levels a picture has: until C has at most 4 pixels, or one in 16,384 of the picture's.
 
-    C is coded as it is then. More levels would save a few bytes, and take a tenth of the time of a small network.
+    That C is coded uniformly. More levels would save a few bytes, for a tenth of a small network's time.
     """
     most, levels = max(4, height * width >> 14), 0
     while -(-height >> levels) * -(-width >> levels) > most:

@@ -140,8 +140,8 @@ class ByteHead(nn.Module):
 
 
 def _of_signed(layer: ByteConv) -> ByteConv:
-    """Have a layer that reads `signed_bytes` begin linear: as a layer that reads the integers themselves."""
-    if layer.weight.is_meta:  # there is nothing to set, and PyTorch takes a second to find that out
+    """Initialise a layer that reads `signed_bytes` so that it is linear in the integers themselves."""
+    if layer.weight.is_meta:  # it has no values, and operating on it makes PyTorch import its compiler
         return layer
     with torch.no_grad():
         positive, negative = layer.weight.chunk(2, 1)

@@ -28,7 +28,7 @@ def tables():
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch):
-    """What was counted before is again afterwards."""
+    """Count from 0, and restore the count afterwards."""
     monkeypatch.delenv(loops.CODER, raising=False)
     monkeypatch.setattr(loops, "_seen", 0)
     found = loops._compiled

@@ -184,7 +184,7 @@ def test_tiles_in_threads(tiny_models: dict[int, Path], small_tiles: None, rando
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """PyTorch has so many."""
+    """Let PyTorch use that many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bbans.train.muon import LEAST
-from bbans.vae.layers import ByteConv, signed_bytes
+from bbans.vae.layers import BYTE_UNIT, ByteConv, signed_bytes
 from bbans.vae.objectives import level_count
 from bbans.vae.photo import PhotoConfig, PhotoVAE
 
@@ -18,14 +18,11 @@ def network() -> PhotoVAE:
 
 
 def test_first_layers_on_signed_bytes_begin_linear(network: PhotoVAE) -> None:
-    level = network.level(0)
+    layer = network.level(0).enter_e
     x = torch.randint(-255, 256, (2, 12, 9, 7)).float()
-    plain = torch.nn.functional.conv2d(x, level.enter_e.weight[:, :12], padding=1)
-    assert torch.allclose(
-        level.enter_e._convolve(signed_bytes(x), level.enter_e.kernel()) - plain,
-        plain.new_zeros(1) + 64 * level.enter_e.bias[:, None, None],
-        atol=1e-3,
-    )
+    read = layer._convolve(signed_bytes(x), layer.kernel())
+    linear = torch.nn.functional.conv2d(x, layer.weight[:, :12], BYTE_UNIT * layer.bias, padding=1)
+    assert torch.allclose(read, linear, atol=1e-3)
 
 
 def test_weights_that_read_residuals_are_apart_and_learn_by_adam(network: PhotoVAE) -> None:
